@@ -1,0 +1,20 @@
+"""The framework-free core of dowdyboy: the training contract, and the utilities around it."""
+
+from ._backend import Backend, Tracker
+from ._config import TrainerConfig
+from ._errors import CheckpointError, ConfigError, DowdyboyError, SetupError, UnsupportedError
+from ._version import __version__
+from .trainer import Trainer
+
+__all__ = [
+    "Backend",
+    "CheckpointError",
+    "ConfigError",
+    "DowdyboyError",
+    "SetupError",
+    "Tracker",
+    "Trainer",
+    "TrainerConfig",
+    "UnsupportedError",
+    "__version__",
+]

@@ -1,0 +1,215 @@
+"""TrainerConfig: everything a run can be told, checked the moment it is written down."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ._errors import ConfigError
+
+PRECISIONS = ("no", "fp16", "bf16")
+BEST_TYPES = ("min", "max")
+_DEVICE = re.compile(r"(cpu|gpu|cuda)(?::(\d+))?|(\d+(?:,\d+)*)")
+
+
+@dataclass(frozen=True)
+class DeviceRequest:
+    """Where a run should compute, before a backend has looked at the machine.
+
+    Attributes:
+        kind: ``'cpu'``, ``'gpu'`` or ``'auto'`` (a GPU if there is one).
+        ids: the GPUs that may be used, in the order of the local ranks; empty means all of them.
+    """
+
+    kind: str
+    ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """The settings of one run. Keyword-only, checked at once, and never changed afterwards.
+
+    Attributes:
+        name: name of the run; the text log is ``out_dir/{name}_run.log``.
+        epoch: how many epochs ``fit`` trains.
+        out_dir: folder of everything that the run writes.
+        mixed_precision: ``'no'``, ``'fp16'`` or ``'bf16'``; what is in force is ``trainer.precision``.
+        cpu: compute on the CPU even where there is a GPU.
+        log_with: where ``trainer.log`` draws its curves besides ``metrics.jsonl``: ``'auto'`` is the
+            framework's own viewer (TensorBoard on PyTorch, VisualDL on PaddlePaddle), ``'none'`` is no
+            viewer; a viewer's name (``'tensorboard'``, ``'visualdl'``) asks for it by name.
+        enable_save_checkpoint: whether anything is saved at all.
+        save_interval: keep a checkpoint ``epoch_N`` every this many epochs.
+        save_best: keep the best checkpoint, ``best_epoch_N``.
+        save_best_type: whether the smallest (``'min'``) or the largest (``'max'``) value is the best.
+        save_best_rec: name of the record whose mean decides which is the best; plateau schedulers follow it too.
+        save_last: keep the newest checkpoint, ``last_epoch_N``.
+        seed: every random stream of the run derives from it.
+        auto_optimize: zero the gradients, run backward and step the optimizers around ``train_step``.
+        auto_schedule: step the learning rate schedulers once per epoch.
+        auto_free: give cached memory back to the device after each epoch.
+        find_unused_parameters: some parameters get no gradient in some steps (matters with many processes).
+        val_interval: validate every this many epochs.
+        disable_tqdm: draw no progress bars.
+        sync_bn: compute BatchNorm over the batches of all processes.
+        device: ``None``, ``'cpu'``, ``'gpu'``, ``'gpu:1'`` (``'cuda'`` means the same), or the GPUs to
+            use: ``1``, ``'0,1'``, ``[0, 1]``.
+        accumulate_steps: average the gradients of this many batches before each optimizer step.
+        clip_grad_norm: scale the gradients of each optimizer down to this total norm; ``None`` is off.
+        save_steps: also refresh the last checkpoint every this many training steps; ``None`` is off.
+        resume: where ``fit`` goes on from: ``None`` starts fresh, ``'auto'`` takes the newest whole checkpoint
+            in ``out_dir`` if there is one, anything else is the path of a checkpoint.
+
+    Raises:
+        ConfigError: a value is not acceptable; the message names the field, the value and what is accepted.
+    """
+
+    name: str = "default"
+    epoch: int = 10
+    out_dir: str | os.PathLike[str] = "./output/"
+    mixed_precision: str = "no"
+    cpu: bool = False
+    log_with: str = "auto"
+    enable_save_checkpoint: bool = True
+    save_interval: int = 1
+    save_best: bool = False
+    save_best_type: str = "min"
+    save_best_rec: str = "val_loss"
+    save_last: bool = True
+    seed: int = 1024
+    auto_optimize: bool = True
+    auto_schedule: bool = True
+    auto_free: bool = False
+    find_unused_parameters: bool = False
+    val_interval: int = 1
+    disable_tqdm: bool = False
+    sync_bn: bool = False
+    device: str | int | Sequence[int | str] | None = None
+    accumulate_steps: int = 1
+    clip_grad_norm: float | None = None
+    save_steps: int | None = None
+    resume: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _CHECKS[field.name](field.name, getattr(self, field.name))
+        request = self.device_request  # refuses what it can't read
+        if self.cpu and request.kind == "gpu":
+            raise ConfigError(
+                f"cpu=True and device={self.device!r} contradict each other. Leave one of them out."
+            )
+
+    @property
+    def device_request(self) -> DeviceRequest:
+        """What ``cpu`` and ``device`` together ask for."""
+        if self.device is None:
+            return DeviceRequest("cpu" if self.cpu else "auto")
+        given: Any = self.device
+        if isinstance(given, Sequence) and not isinstance(given, str):
+            given = ",".join(str(item) for item in given)
+        match = _DEVICE.fullmatch(str(given).replace(" ", "")) if not isinstance(given, bool) else None
+        if match is None or (match[1] == "cpu" and match[2] is not None):
+            raise ConfigError(
+                f"device={self.device!r} is not understood. Give None, 'cpu', 'gpu', 'gpu:1', or the GPUs "
+                "to use as 1, '0,1' or [0, 1]."
+            )
+        kind, one, several = match.groups()
+        if kind == "cpu":
+            return DeviceRequest("cpu")
+        ids = (one,) if one is not None else tuple(several.split(",")) if several else ()
+        if len(set(ids)) != len(ids):
+            raise ConfigError(f"device={self.device!r} names a GPU twice. Name each GPU once.")
+        return DeviceRequest("gpu", tuple(int(item) for item in ids))
+
+
+def _choice(accepted: tuple[str, ...]) -> Any:
+    def check(name: str, value: object) -> None:
+        if not isinstance(value, str) or value not in accepted:
+            listed = ", ".join(repr(item) for item in accepted)
+            raise ConfigError(f"{name}={value!r} is not one of {listed}.")
+
+    return check
+
+
+def _flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}={value!r} is not a bool. Give True or False.")
+
+
+def _integer(least: int, *, optional: bool = False) -> Any:
+    def check(name: str, value: object) -> None:
+        if value is None and optional:
+            return
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            extra = ", or None" if optional else ""
+            raise ConfigError(f"{name}={value!r} is not acceptable. Give an int of at least {least}{extra}.")
+
+    return check
+
+
+def _positive_or_none(name: str, value: object) -> None:
+    if value is None:
+        return
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type, operator]
+        raise ConfigError(f"{name}={value!r} is not acceptable. Give a finite number above 0, or None.")
+
+
+def _text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{name}={value!r} is not acceptable. Give a str of at least one character.")
+
+
+def _file_name(name: str, value: object) -> None:
+    _text(name, value)
+    if any(character in str(value) for character in '/\\\0\n\r:*?"<>|') or str(value) in {".", ".."}:
+        raise ConfigError(
+            f"{name}={value!r} can't be part of a file name. Leave out / \\ : * ? \" < > | and line ends."
+        )
+
+
+def _path(name: str, value: object) -> None:
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ConfigError(f"{name}={value!r} is not a path. Give a str or a pathlib.Path.")
+
+
+def _path_or_none(name: str, value: object) -> None:
+    if value is not None:
+        _path(name, value)
+
+
+def _anything(name: str, value: object) -> None:
+    """For fields that another place checks as a whole."""
+
+
+_CHECKS = {
+    "name": _file_name,
+    "epoch": _integer(1),
+    "out_dir": _path,
+    "mixed_precision": _choice(PRECISIONS),
+    "cpu": _flag,
+    "log_with": _text,  # which viewers there are is the backend's to say
+    "enable_save_checkpoint": _flag,
+    "save_interval": _integer(1),
+    "save_best": _flag,
+    "save_best_type": _choice(BEST_TYPES),
+    "save_best_rec": _text,
+    "save_last": _flag,
+    "seed": _integer(0),
+    "auto_optimize": _flag,
+    "auto_schedule": _flag,
+    "auto_free": _flag,
+    "find_unused_parameters": _flag,
+    "val_interval": _integer(1),
+    "disable_tqdm": _flag,
+    "sync_bn": _flag,
+    "device": _anything,  # device_request reads it
+    "accumulate_steps": _integer(1),
+    "clip_grad_norm": _positive_or_none,
+    "save_steps": _integer(1, optional=True),
+    "resume": _path_or_none,
+}

@@ -1,0 +1,263 @@
+"""Loaders that know their place: which batches are this process's, in an order that (seed, epoch) fixes.
+
+A backend takes a native loader apart into :class:`MapParts` or :class:`StreamParts`; everything else here is
+the same for every framework. The batches, not the samples, are dealt out: of the one global sequence, rank r of
+W takes the batches r, r+W, …
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from ._order import Batching
+from ._rng import RandomStreams
+from .rand import derive_seed
+
+
+@dataclass(frozen=True)
+class MapParts:
+    """A native loader over data that is read by index.
+
+    Attributes:
+        dataset: has ``__getitem__``, and ``__getitems__`` if it likes to be asked for a batch at once.
+        batching: the batches of indices.
+        collate: makes a batch of a list of samples (or of one item, where the data comes batched).
+        batched: whether the batching gives lists of indices.
+        workers: how many processes read.
+        with_workers: builds a native loader with those processes from a dataset, batch sampler and collate function.
+        draws_random: whether reading may draw random numbers; False saves the seeding of every batch.
+    """
+
+    dataset: Any
+    batching: Batching
+    collate: Callable[[Any], Any]
+    batched: bool
+    workers: int
+    with_workers: Callable[[Any, Any, Callable[[Any], Any]], Iterable[Any]]
+    draws_random: bool = True
+
+
+@dataclass(frozen=True)
+class StreamParts:
+    """Data that comes as a stream of batches, with or without a length.
+
+    Attributes:
+        batches: starts the stream of batches of an epoch.
+        count: how many there are, None if only running it tells.
+        lazy: whether random numbers may be drawn while it runs, in this process.
+    """
+
+    batches: Callable[[], Iterator[Any]]
+    count: int | None
+    lazy: bool = True
+
+
+@dataclass(frozen=True)
+class Share:
+    """The place of this process among all of them."""
+
+    rank: int = 0
+    world_size: int = 1
+
+
+@dataclass(frozen=True)
+class BatchKey:
+    """What one batch is made of: its indices, and the seed of whatever is drawn while it is read."""
+
+    seed: int
+    indices: Any
+
+
+class KeyDataset:
+    """Stands in for the dataset in a native loader: gives back the key, since ``ReadBatch`` does the reading."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, key: BatchKey) -> BatchKey:
+        return key
+
+
+class ReadBatch:
+    """Reads and collates one batch with every random stream seeded for it.
+
+    It stands in for the collate function of a native loader, so that reading and collating run in one place
+    under one seed, in a worker or here, and augmentation depends neither on the number of workers nor on where
+    a run was resumed.
+    """
+
+    def __init__(self, parts: MapParts, streams: RandomStreams) -> None:
+        self._dataset = parts.dataset
+        self._collate = parts.collate
+        self._batched = parts.batched
+        self._draws_random = parts.draws_random
+        self._streams = streams
+        self._home = os.getpid()
+
+    def __call__(self, keys: list[BatchKey]) -> Any:
+        """Gives the batch of the one key in ``keys``."""
+        (key,) = keys
+        with self._seeded(key.seed):
+            if not self._batched:
+                return self._collate(self._dataset[key.indices])
+            if hasattr(self._dataset, "__getitems__"):
+                return self._collate(self._dataset.__getitems__(key.indices))
+            return self._collate([self._dataset[index] for index in key.indices])
+
+    def _seeded(self, seed: int) -> AbstractContextManager[None]:
+        if not self._draws_random:
+            return nullcontext()
+        if os.getpid() == self._home:
+            return self._streams.isolated(seed)
+        self._streams.seed(seed)  # a worker has nothing to put back
+        return nullcontext()
+
+
+class EpochLoader(ABC):
+    """The batches of this process, epoch by epoch."""
+
+    @abstractmethod
+    def count(self) -> int | None:
+        """How many batches this process gets in an epoch; None if only running it tells."""
+
+    @abstractmethod
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """The batches of one epoch, without the first ``start`` of this process."""
+
+
+def open_loader(
+    parts: MapParts | StreamParts, streams: RandomStreams, seed: int, share: Share, *, fill_up: bool
+) -> EpochLoader:
+    """Gives the loader of this process for what a backend took a native loader apart into.
+
+    Args:
+        parts: the native loader's parts.
+        streams: the random streams of this process.
+        seed: the seed of this loader's order and augmentation.
+        share: which part of the batches is this process's.
+        fill_up: complete the last round from the start of the epoch, so that all processes get equally many
+            (for training); otherwise nothing is repeated (for evaluation).
+    """
+    if isinstance(parts, MapParts):
+        return _MapLoader(parts, streams, seed, share, fill_up)
+    return _StreamLoader(parts, streams, seed, share, fill_up)
+
+
+class _MapLoader(EpochLoader):
+    def __init__(
+        self, parts: MapParts, streams: RandomStreams, seed: int, share: Share, fill_up: bool
+    ) -> None:
+        self._parts = parts
+        self._streams = streams
+        self._seed = seed
+        self._share = share
+        self._fill_up = fill_up
+        self._read = ReadBatch(parts, streams)
+        self._position = (1, 0)
+        self._native: Iterable[Any] | None = None
+
+    def count(self) -> int | None:
+        return _share_of(self._parts.batching.count(), self._share, self._fill_up)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        self._position = (epoch, start)
+        if not self._parts.workers:
+            return map(self._read, self._keys())
+        if self._native is None:  # kept, so that persistent workers persist
+            size = len(self._parts.dataset) if hasattr(self._parts.dataset, "__len__") else 0
+            self._native = self._parts.with_workers(KeyDataset(size), _KeySampler(self), self._read)
+        # Starting workers draws a seed of theirs from a global stream; the run's own must not notice.
+        with self._streams.isolated(derive_seed(self._seed, "workers", epoch)):
+            return iter(self._native)
+
+    def _keys(self) -> Iterator[list[BatchKey]]:
+        epoch, start = self._position
+        batches = enumerate(self._parts.batching.batches(self._seed, epoch))
+        for number, indices in islice(deal(batches, self._share, self._fill_up), start, None):
+            yield [BatchKey(derive_seed(self._seed, "batch", epoch, number), indices)]
+
+
+class _KeySampler:
+    """The batch sampler that a native loader with workers runs on."""
+
+    def __init__(self, loader: _MapLoader) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[list[BatchKey]]:
+        return self._loader._keys()
+
+    def __len__(self) -> int:
+        count = self._loader.count()
+        if count is None:
+            raise TypeError("The batch sampler has no length.")
+        return count
+
+
+class _StreamLoader(EpochLoader):
+    def __init__(
+        self, parts: StreamParts, streams: RandomStreams, seed: int, share: Share, fill_up: bool
+    ) -> None:
+        self._parts = parts
+        self._streams = streams
+        self._seed = seed
+        self._share = share
+        self._fill_up = fill_up
+
+    def count(self) -> int | None:
+        return _share_of(self._parts.count, self._share, self._fill_up)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        with self._streams.isolated(derive_seed(self._seed, "stream", epoch)):
+            batches = self._parts.batches()
+        if self._parts.lazy:
+            batches = self._own_stream(batches, epoch)
+        return islice(deal(batches, self._share, self._fill_up), start, None)
+
+    def _own_stream(self, batches: Iterator[Any], epoch: int) -> Iterator[Any]:
+        """Runs the stream with random numbers that are a function of (seed, epoch, batch), like any other data."""
+        done = object()
+        number = 0
+        while True:
+            with self._streams.isolated(derive_seed(self._seed, "batch", epoch, number)):
+                batch = next(batches, done)
+            if batch is done:
+                return
+            yield batch
+            number += 1
+
+
+def deal(batches: Iterable[Any], share: Share, fill_up: bool) -> Iterator[Any]:
+    """Yields every ``world_size``-th of ``batches``, beginning with number ``rank``.
+
+    With ``fill_up`` a last round that is not full is completed from the start of the sequence, so that every
+    rank gets equally many.
+    """
+    if share.world_size == 1:
+        yield from batches
+        return
+    first: list[Any] = []
+    number = -1
+    for number, batch in enumerate(batches):
+        if fill_up and len(first) < share.world_size - 1:
+            first.append(batch)
+        if number % share.world_size == share.rank:
+            yield batch
+    begun = (number + 1) % share.world_size
+    if fill_up and begun and share.rank >= begun:
+        yield first[(share.rank - begun) % len(first)]
+
+
+def _share_of(count: int | None, share: Share, fill_up: bool) -> int | None:
+    if count is None:
+        return None
+    rounds, begun = divmod(count, share.world_size)
+    return rounds + (1 if begun and (fill_up or share.rank < begun) else 0)

@@ -1,0 +1,242 @@
+"""Folders of state on disk: safetensors for arrays, JSON for the rest, each file with its digest, all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ._errors import CheckpointError
+from ._state import Array, decode, encode
+
+INDEX = "checkpoint.json"
+FORMAT = "dowdyboy-checkpoint"
+FORMAT_VERSION = 1
+UNFINISHED = ".unfinished-"
+REPLACED = ".replaced-"
+
+Weights = dict[str, Array]
+
+
+def write_folder(folder: Path, index: Mapping[str, Any], weights: Mapping[str, Weights], trees: Mapping[str, Any]) -> None:
+    """Writes a folder so that it is there whole or not at all, also if the machine dies half-way.
+
+    Args:
+        folder: its path; an older folder there goes once the new one is in its place.
+        index: what ``checkpoint.json`` says besides format and files.
+        weights: flat arrays by file name; each becomes ``NAME.safetensors``.
+        trees: trees by file name; each becomes ``NAME.json``, with ``NAME.safetensors`` beside it for its arrays.
+
+    Raises:
+        CheckpointError: something in a tree can't be stored.
+        OSError: the disk won't have it; nothing of the new folder stays.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    writers = _writers(weights, trees)  # before anything touches the disk: it may refuse
+    unfinished = folder.with_name(UNFINISHED + folder.name)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        files = {name: _write_file(unfinished / name, write) for name, write in writers.items()}
+        whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **index, "files": files}
+        _write_file(unfinished / INDEX, _json_writer(whole))
+        _sync_folder(unfinished)
+        _put_in_place(unfinished, folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def _put_in_place(unfinished: Path, folder: Path) -> None:
+    replaced = folder.with_name(REPLACED + folder.name)
+    if folder.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        folder.rename(replaced)
+    unfinished.rename(folder)
+    _sync_folder(folder.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def tidy(parent: Path) -> None:
+    """Clears away what a killed ``write_folder`` left in ``parent``, and puts back what it was about to replace."""
+    for path in sorted(parent.glob(REPLACED + "*")) if parent.is_dir() else ():
+        original = path.with_name(path.name.removeprefix(REPLACED))
+        if original.exists():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.rename(original)
+    for path in parent.glob(UNFINISHED + "*") if parent.is_dir() else ():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Reads ``checkpoint.json``.
+
+    Raises:
+        CheckpointError: there is none, or it isn't ours.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{str(folder)!r} holds no {INDEX}. Give the folder of one checkpoint, such as out_dir/checkpoint/epoch_1."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{str(folder / INDEX)!r} can't be read: {error}. Use another checkpoint.") from error
+    if not isinstance(index, dict) or index.get("format") != FORMAT or not isinstance(index.get("files"), dict):
+        raise CheckpointError(f"{str(folder / INDEX)!r} is no index of a {FORMAT}. Give a checkpoint of dowdyboy.")
+    if index.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{str(folder)!r} has format version {index.get('format_version')!r}; this dowdyboy reads "
+            f"{FORMAT_VERSION}. Read it with the version that wrote it: {index.get('dowdyboy')!r}."
+        )
+    return index
+
+
+class FolderReader:
+    """Reads the files of a folder that ``write_folder`` wrote, each checked against its digest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.index = read_index(folder)
+        self._folder = folder
+
+    def names(self) -> set[str]:
+        """The names of the files, with their endings."""
+        return set(self.index["files"])
+
+    def weights(self, name: str) -> Weights:
+        """The flat arrays of ``NAME.safetensors``.
+
+        Raises:
+            CheckpointError: the file is missing, damaged or not what it should be.
+        """
+        return _parse_safetensors(self._checked(f"{name}.safetensors"), name)
+
+    def tree(self, name: str) -> Any:
+        """The tree of ``NAME.json``.
+
+        Raises:
+            CheckpointError: a file is missing, damaged or not what it should be.
+        """
+        arrays = self.weights(name) if f"{name}.safetensors" in self.names() else {}
+        try:
+            value = json.loads(self._checked(f"{name}.json"))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{name}.json in {str(self._folder)!r} is no JSON: {error}.") from error
+        return decode(value, arrays)
+
+    def _checked(self, name: str) -> bytes:
+        said = self.index["files"].get(name)
+        if not isinstance(said, dict):
+            raise CheckpointError(f"{str(self._folder)!r} has no {name}. Use another checkpoint.")
+        path = self._folder / name
+        try:
+            if path.stat().st_size != said.get("bytes"):  # before reading, so that nothing huge is read in vain
+                raise CheckpointError(
+                    f"{str(path)!r} has {path.stat().st_size} bytes instead of {said.get('bytes')}: it is damaged. "
+                    "Use another checkpoint."
+                )
+            content = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{str(path)!r} can't be read: {error}. Use another checkpoint.") from error
+        if hashlib.sha256(content).hexdigest() != said.get("sha256"):
+            raise CheckpointError(f"{str(path)!r} doesn't match its digest: it is damaged. Use another checkpoint.")
+        return content
+
+    def verify(self) -> None:
+        """Reads every file and checks its digest."""
+        for name in self.names():
+            self._checked(name)
+
+
+def _parse_safetensors(content: bytes, name: str) -> Weights:
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        entries = deserialize(content)
+    except SafetensorError as error:
+        raise CheckpointError(f"{name}.safetensors is no safetensors file: {error}.") from error
+    return {key: Array(entry["dtype"], tuple(entry["shape"]), entry["data"]) for key, entry in entries}
+
+
+Write = Callable[[], Iterator[Any]]
+"""Yields the content of a file in pieces."""
+
+
+def _writers(weights: Mapping[str, Weights], trees: Mapping[str, Any]) -> dict[str, Write]:
+    writers: dict[str, Write] = {f"{name}.safetensors": _safetensors_writer(item) for name, item in weights.items()}
+    for name, tree in trees.items():
+        value, arrays = encode(tree, name)
+        writers[f"{name}.json"] = _json_writer(value)
+        if arrays:
+            writers[f"{name}.safetensors"] = _safetensors_writer(arrays)
+    return writers
+
+
+def _json_writer(value: Any) -> Write:
+    content = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1).encode() + b"\n"
+    return lambda: iter([content])
+
+
+def _safetensors_writer(arrays: Weights) -> Write:
+    """The format: https://github.com/huggingface/safetensors#format.
+
+    Eight bytes with the length of the header, the header in JSON, the data of the arrays one after another. Written
+    here and not by the library, which can neither take a digest on the way nor store bfloat16 without a framework.
+    """
+    if sys.byteorder != "little":
+        raise CheckpointError("Checkpoints hold little-endian data, and this machine is big-endian.")
+    # Wide elements first, so that each array is aligned to its element size.
+    order = sorted(arrays, key=lambda key: (-_ELEMENT_BYTES[arrays[key].dtype], key))
+    header: dict[str, Any] = {}
+    end = 0
+    for key in order:
+        start, end = end, end + memoryview(arrays[key].data).nbytes
+        header[key] = {"dtype": arrays[key].dtype, "shape": list(arrays[key].shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+
+    def pieces() -> Iterator[Any]:
+        yield len(text).to_bytes(8, "little") + text
+        for key in order:
+            yield memoryview(arrays[key].data).cast("B") if memoryview(arrays[key].data).nbytes else b""
+
+    return pieces
+
+
+_ELEMENT_BYTES = {
+    "C64": 8, "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4,
+    "F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+
+
+def _write_file(path: Path, write: Write) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("xb") as file:
+        for piece in write():
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
+        _sync(file)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems can't sync a folder; the files themselves are synced
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

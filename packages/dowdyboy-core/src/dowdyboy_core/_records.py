@@ -1,0 +1,134 @@
+"""Records: values that hooks set down batch by batch, one stacked tensor a name at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._backend import Backend
+from ._errors import ConfigError
+from ._state import Array
+
+_RANK_OF_TYPE = ("bool", "int64", "float32", "float64")
+_TYPE_OF_PYTHON = {bool: "bool", int: "int64", float: "float32"}
+
+
+class _Column:
+    """The values of one name: all of one shape, of a type that holds them all."""
+
+    __slots__ = ("dtype", "shape", "values")
+
+    def __init__(self, dtype: str, shape: tuple[int, ...]) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.values: list[Any] = []
+
+    def promote(self, dtype: str) -> None:
+        if dtype != self.dtype and _RANK_OF_TYPE.index(dtype) > _RANK_OF_TYPE.index(self.dtype):
+            self.dtype = dtype
+
+
+class Records:
+    """Collects values without waiting for the device; the cost of a value doesn't depend on how many there are."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._columns: dict[str, _Column] = {}
+        self._stacked: dict[str, Any] | None = None
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Adds one value to each name.
+
+        Raises:
+            ConfigError: not a mapping, a name that is no str, a value that is no number, array or tensor, or one of
+                another shape than the name has had before.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"set_records got {values!r:.80}, which is no dict. Give {{name: value}}.")
+        checked = [(self._check(name, value)) for name, value in values.items()]
+        for name, dtype, shape, kept in checked:  # only now, so that a bad value leaves no half-added row
+            column = self._columns.get(name)
+            if column is None:
+                column = self._columns[name] = _Column(dtype, shape)
+            column.promote(dtype)
+            column.values.append(kept)
+        self._stacked = None
+
+    def _check(self, name: str, value: Any) -> tuple[str, str, tuple[int, ...], Any]:
+        dtype = _TYPE_OF_PYTHON.get(type(value))
+        if dtype is not None:
+            shape, kept = (), value
+        else:
+            dtype, shape, kept = self._check_array(name, value)
+        if not isinstance(name, str):
+            raise ConfigError(f"set_records got the name {name!r}. Names of records are of type str.")
+        column = self._columns.get(name)
+        if column is not None and column.shape != shape:
+            raise ConfigError(
+                f"Record {name!r} got a value of shape {shape}; its values so far have shape {column.shape}. "
+                "Record values of one shape under a name, for example one number a sample in a loop."
+            )
+        return name, dtype, shape, kept
+
+    def _check_array(self, name: str, value: Any) -> tuple[str, tuple[int, ...], Any]:
+        described = self._backend.describe_tensor(value)
+        if described is not None:
+            kept = self._backend.keep_tensor(value)
+        elif type(value).__module__ == "numpy" and hasattr(value, "dtype"):
+            described, kept = (value.dtype.name, tuple(value.shape)), value.copy()
+        elif isinstance(value, (list, tuple)):
+            import numpy as np
+
+            try:
+                kept = np.asarray(value)
+            except ValueError as error:
+                raise ConfigError(f"Record {name!r} got a ragged list: {value!r:.80}.") from error
+            dtype = "float32" if kept.dtype.name == "float64" else kept.dtype.name  # as for single floats
+            described = (dtype, kept.shape)
+        else:
+            raise ConfigError(
+                f"Record {name!r} got {value!r:.80} of type {type(value).__name__}. "
+                "Record numbers, bools, lists of them, NumPy arrays or tensors."
+            )
+        return _widened(name, described[0]), described[1], kept
+
+    def stacked(self) -> dict[str, Any]:
+        """One tensor a name, of shape (number of values, *shape of a value)."""
+        if self._stacked is None:
+            self._stacked = {
+                name: self._backend.stack(column.values, column.dtype) for name, column in self._columns.items()
+            }
+        return self._stacked
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._columns = {}
+        self._stacked = None
+
+    def state(self) -> dict[str, Any]:
+        """All values so far, as a tree."""
+        return {
+            name: {"dtype": column.dtype, "shape": list(column.shape), "values": self._backend.tensor_state(tensor)}
+            for (name, column), tensor in zip(self._columns.items(), self.stacked().values(), strict=True)
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes up the values that ``state`` gave."""
+        self.clear()
+        for name, stored in state.items():
+            column = self._columns[name] = _Column(stored["dtype"], tuple(stored["shape"]))
+            values: Array = stored["values"]
+            column.values.extend(self._backend.tensor_from_state(values))
+
+
+def _widened(name: str, dtype: str) -> str:
+    """The type a record of this type is kept in: bool, int64, float32 or float64."""
+    if dtype in _RANK_OF_TYPE:
+        return dtype
+    if dtype in ("float16", "bfloat16"):
+        return "float32"
+    if dtype.startswith(("int", "uint")):
+        return "int64"
+    raise ConfigError(
+        f"Record {name!r} got a value of type {dtype}. Record bools, integers or real floating-point numbers."
+    )

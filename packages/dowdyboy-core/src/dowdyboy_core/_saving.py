@@ -1,0 +1,136 @@
+"""From a run to a snapshot of it and back."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ._assembly import Assembly
+from ._backend import Backend
+from ._checkpoint import Snapshot, numbered
+from ._errors import CheckpointError
+from ._optim import LossScaler
+from ._records import Records
+from ._rng import RandomStreams
+from ._state import describe_differences
+from ._version import __version__
+
+
+@dataclass
+class Position:
+    """How far a run has come.
+
+    Attributes:
+        epoch: epochs that are over.
+        batch: training batches that are done of the next epoch, in this process.
+        train_step: training steps so far.
+        val_step: validation steps so far.
+        best: the best value so far, None before there was one.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    train_step: int = 0
+    val_step: int = 0
+    best: float | None = None
+
+
+def take_snapshot(
+    backend: Backend,
+    parts: Assembly,
+    position: Position,
+    scaler: LossScaler,
+    streams: RandomStreams,
+    records: Records,
+    about: dict[str, Any],
+) -> Snapshot:
+    """Copies all that a run needs to go on from here."""
+    index = {
+        "dowdyboy": __version__,
+        "backend": backend.name,
+        "backend_version": backend.version,
+        "python": platform.python_version(),
+        "world_size": backend.world_size,
+        **vars(position),
+        **about,
+    }
+    snapshot = Snapshot(index)
+    for number, model in enumerate(parts.raw_models()):
+        snapshot.weights[f"model_{number}"] = backend.model_state(model)
+    for number, component in parts.modules_of_components().items():
+        state = backend.model_state(component)
+        if state:
+            snapshot.weights[f"component_{number}"] = state
+    names = parts.parameter_names()
+    for number, (optimizer, scheduler) in enumerate(zip(parts.optimizers, parts.schedulers, strict=True)):
+        snapshot.trees[f"optimizer_{number}"] = backend.optimizer_state(optimizer, names)
+        state = None if scheduler is None else backend.scheduler_state(scheduler)
+        snapshot.trees[f"lr_scheduler_{number}"] = state
+    snapshot.trees["scaler"] = scaler.state()
+    snapshot.trees["rng"] = streams.capture()
+    snapshot.trees["records"] = records.state() if position.batch else {}
+    return snapshot
+
+
+def position_of(snapshot: Snapshot) -> Position:
+    """How far the run had come that a snapshot is of."""
+    return Position(**{name: snapshot.index[name] for name in vars(Position())})
+
+
+def apply_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder: Path) -> None:
+    """Puts the weights of models and components in place, all or none of them.
+
+    Raises:
+        CheckpointError: they don't fit; the message lists every difference.
+    """
+    targets = {f"model_{number}": model for number, model in enumerate(parts.raw_models())}
+    stored_models = numbered(snapshot.weights, "model")
+    if len(stored_models) != len(targets):
+        raise CheckpointError(
+            f"{str(folder)!r} holds {len(stored_models)} models and the trainer has {len(targets)}. Give set_models as "
+            "many models, in the same order, as when it was saved."
+        )
+    targets |= {f"component_{number}": item for number, item in parts.modules_of_components().items()}
+    differences = []
+    for name, target in targets.items():
+        for line in describe_differences(snapshot.weights.get(name, {}), backend.model_state(target)):
+            differences.append(f"{name}: {line}")
+    if differences:
+        listed = "\n  ".join(differences)
+        raise CheckpointError(f"{str(folder)!r} doesn't fit the models; nothing was loaded. Differences:\n  {listed}")
+    for name, target in targets.items():
+        backend.load_model_state(target, snapshot.weights.get(name, {}))
+
+
+def apply_rest(
+    backend: Backend, parts: Assembly, snapshot: Snapshot, scaler: LossScaler, records: Records, folder: Path
+) -> None:
+    """Puts optimizers, schedulers, loss scale and records in place.
+
+    Raises:
+        CheckpointError: there are more or fewer optimizers than were saved, or one doesn't fit.
+    """
+    stored = numbered(snapshot.trees, "optimizer")
+    if len(stored) != len(parts.optimizers):
+        raise CheckpointError(
+            f"{str(folder)!r} holds {len(stored)} optimizers and the trainer has {len(parts.optimizers)}. Give as many "
+            "as when it was saved, or load the weights alone with weights_only=True."
+        )
+    schedules = numbered(snapshot.trees, "lr_scheduler")
+    for number, (scheduler, state) in enumerate(zip(parts.schedulers, schedules, strict=True)):
+        if (scheduler is None) != (state is None):
+            had, has = ("none", "one") if state is None else ("one", "none")
+            raise CheckpointError(
+                f"{str(folder)!r} has {had} lr_scheduler for optimizer {number} and the trainer has {has}. Give the same "
+                "as when it was saved, or load the weights alone with weights_only=True."
+            )
+    names = parts.parameter_names()
+    for optimizer, state in zip(parts.optimizers, stored, strict=True):
+        backend.load_optimizer_state(optimizer, names, state)
+    for scheduler, state in zip(parts.schedulers, schedules, strict=True):
+        if scheduler is not None:
+            backend.load_scheduler_state(scheduler, state)
+    scaler.load_state(snapshot.trees["scaler"])
+    records.load_state(snapshot.trees["records"])

@@ -1,0 +1,24 @@
+"""dowdyboy on PaddlePaddle: one small training contract, the same as on PyTorch."""
+
+from dowdyboy_core import (
+    CheckpointError,
+    ConfigError,
+    DowdyboyError,
+    SetupError,
+    TrainerConfig,
+    UnsupportedError,
+    __version__,
+)
+
+from .trainer import Trainer
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DowdyboyError",
+    "SetupError",
+    "Trainer",
+    "TrainerConfig",
+    "UnsupportedError",
+    "__version__",
+]

@@ -1,0 +1,219 @@
+"""PaddlePaddle behind the seam."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import paddle
+from dowdyboy_core import Backend, ConfigError, Tracker, UnsupportedError
+from dowdyboy_core._config import DeviceRequest
+from dowdyboy_core._data import MapParts, StreamParts
+from dowdyboy_core._nested import map_leaves
+from dowdyboy_core._order import Isolate
+from dowdyboy_core._state import Array
+from paddle.optimizer import Optimizer
+from paddle.optimizer.lr import ReduceOnPlateau
+
+from . import _data, _state
+from ._amp import ForwardContexts, available_precision
+from ._tracker import VisualDLTracker
+
+
+class PaddleBackend(Backend):
+    """PaddlePaddle, in one process."""
+
+    name = "paddle"
+    version = paddle.__version__
+    trackers = ("visualdl",)
+
+    def __init__(self) -> None:
+        self._device = "cpu"
+        self._contexts = ForwardContexts("no")
+
+    # ---- where it runs
+
+    def open(self, request: DeviceRequest) -> None:
+        if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
+            raise UnsupportedError(
+                f"PADDLE_TRAINERS_NUM={os.environ['PADDLE_TRAINERS_NUM']}: this version trains in one process. Start the "
+                "script with python."
+            )
+        found = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+        if request.kind == "cpu" or (request.kind == "auto" and not found):
+            paddle.set_device("cpu")
+            return
+        number = request.ids[self.local_rank] if request.ids else self.local_rank
+        if number >= found:
+            raise ConfigError(
+                f"GPU {number} was asked for, and PaddlePaddle finds {found}. Name one that is there, or set cpu=True."
+            )
+        self._device = f"gpu:{number}"
+        paddle.set_device(self._device)
+
+    def device(self) -> str:
+        return self._device
+
+    def enable_precision(self, precision: str) -> str:
+        in_force = available_precision(precision, self._device)
+        self._contexts = ForwardContexts(in_force)
+        return in_force
+
+    # ---- random numbers
+
+    def seed(self, seed: int) -> None:
+        paddle.seed(seed)
+
+    def get_rng_state(self) -> Any:
+        states = paddle.get_rng_state("cpu") + ([] if self._device == "cpu" else paddle.get_rng_state())
+        return [state.__getstate__() for state in states]
+
+    def set_rng_state(self, state: Any) -> None:
+        kind = paddle.base.core.GeneratorState
+        restored = []
+        for plain in state:
+            restored.append(kind.__new__(kind))
+            restored[-1].__setstate__(plain)
+        paddle.set_rng_state(restored[:1], "cpu")
+        if self._device != "cpu" and len(restored) == 1 + paddle.device.cuda.device_count():
+            paddle.set_rng_state(restored[1:])
+
+    # ---- data
+
+    def split_loader(self, loader: Any, isolate: Isolate) -> MapParts | StreamParts | None:
+        return _data.split_loader(loader, isolate)
+
+    def to_device(self, batch: Any) -> Any:
+        return map_leaves(_data.Mover(self._device), batch)
+
+    # ---- models
+
+    def is_model(self, value: Any) -> bool:
+        return isinstance(value, paddle.nn.Layer)
+
+    def prepare_model(self, model: Any, *, sync_bn: bool, find_unused_parameters: bool) -> Any:
+        return model.to(self._device)
+
+    def set_training(self, model: Any, training: bool) -> None:
+        model.train() if training else model.eval()
+
+    def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
+        return model.named_parameters()  # type: ignore[no-any-return]
+
+    # ---- optimizers and schedulers
+
+    def is_optimizer(self, value: Any) -> bool:
+        return isinstance(value, Optimizer)
+
+    def optimizer_parameters(self, optimizer: Any) -> Sequence[Any]:
+        return [item for group in _state.parameter_groups(optimizer) for item in group]
+
+    def zero_grad(self, optimizer: Any) -> None:
+        optimizer.clear_grad(set_to_zero=False)
+
+    def loss_problem(self, loss: Any) -> str | None:
+        if not isinstance(loss, paddle.Tensor):
+            return f"is {loss!r:.80} of type {type(loss).__name__}"
+        if loss.size != 1:
+            return f"has shape {tuple(loss.shape)}"
+        return "is detached from the model, so that no gradient can flow" if loss.stop_gradient else None
+
+    def backward(self, loss: Any, factor: float) -> None:
+        with self._contexts.outside():
+            (loss if factor == 1.0 else loss * factor).backward()
+
+    @paddle.no_grad()
+    def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:
+        gradients = self._gradients(optimizer)
+        for gradient in gradients:
+            gradient.scale_(factor)
+        if not check or not gradients:
+            return True
+        finite = [paddle.isfinite(gradient).all() for gradient in gradients]
+        return bool(paddle.stack(finite).all().item())
+
+    def clip_gradients(self, optimizer: Any, max_norm: float) -> None:
+        paddle.nn.utils.clip_grad_norm_(self.optimizer_parameters(optimizer), max_norm)
+
+    def step(self, optimizer: Any) -> None:
+        optimizer.step()
+
+    def scheduler_drives(self, scheduler: Any, optimizer: Any) -> bool:
+        return getattr(optimizer, "_learning_rate", scheduler) is scheduler
+
+    def plateau_mode(self, scheduler: Any) -> str | None:
+        return scheduler.mode if isinstance(scheduler, ReduceOnPlateau) else None
+
+    def step_scheduler(self, scheduler: Any, value: float | None) -> None:
+        scheduler.step() if value is None else scheduler.step(value)
+
+    # ---- computing
+
+    def forward_context(self, training: bool) -> AbstractContextManager[Any]:
+        return self._contexts(training)
+
+    # ---- values
+
+    def to_float(self, value: Any) -> float:
+        return float(value.item())
+
+    def describe_tensor(self, value: Any) -> tuple[str, tuple[int, ...]] | None:
+        if not isinstance(value, paddle.Tensor):
+            return None
+        return str(value.dtype).removeprefix("paddle."), tuple(value.shape)
+
+    def keep_tensor(self, value: Any) -> Any:
+        return value.detach().clone()
+
+    def stack(self, values: Sequence[Any], dtype: str) -> Any:
+        if all(type(value) in (bool, int, float) for value in values):
+            return paddle.to_tensor(values, dtype=dtype)
+        tensors = [value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value) for value in values]
+        return paddle.stack([tensor.astype(dtype) for tensor in tensors])
+
+    def mean(self, tensor: Any) -> float:
+        return float(tensor.astype("float64").mean().item())
+
+    # ---- state
+
+    def model_state(self, model: Any) -> dict[str, Array]:
+        return _state.model_state(model)
+
+    def load_model_state(self, model: Any, state: Mapping[str, Array]) -> None:
+        _state.load_model_state(model, state)
+
+    def optimizer_state(self, optimizer: Any, names: Mapping[int, str]) -> Any:
+        return _state.optimizer_state(optimizer, names)
+
+    def load_optimizer_state(self, optimizer: Any, names: Mapping[int, str], state: Any) -> None:
+        _state.load_optimizer_state(optimizer, names, state)
+
+    def scheduler_state(self, scheduler: Any) -> Any:
+        return _state.to_tree(scheduler.state_dict())
+
+    def load_scheduler_state(self, scheduler: Any, state: Any) -> None:
+        scheduler.set_state_dict(_state.from_tree(state))
+
+    def tensor_state(self, tensor: Any) -> Array:
+        return _state.to_array(tensor)
+
+    def tensor_from_state(self, array: Array) -> Any:
+        return _state.to_tensor(array, paddle.framework._current_expected_place())
+
+    # ---- the rest
+
+    def open_tracker(self, name: str, folder: Path) -> Tracker:
+        return VisualDLTracker(folder)
+
+    def free_memory(self) -> None:
+        gc.collect()
+        if self._device != "cpu":
+            paddle.device.cuda.empty_cache()
+
+    def _gradients(self, optimizer: Any) -> list[Any]:
+        parameters = self.optimizer_parameters(optimizer)
+        return [item.grad_ for item in parameters if item.grad_ is not None]

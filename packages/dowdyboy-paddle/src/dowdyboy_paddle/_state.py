@@ -1,0 +1,181 @@
+"""State of PaddlePaddle objects as plain trees, and back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import paddle
+from dowdyboy_core import CheckpointError
+from dowdyboy_core._state import Array, check_groups
+
+_NAMES = {
+    paddle.float64: "F64", paddle.float32: "F32", paddle.float16: "F16", paddle.bfloat16: "BF16",
+    paddle.int64: "I64", paddle.int32: "I32", paddle.int16: "I16", paddle.int8: "I8", paddle.uint8: "U8",
+    paddle.bool: "BOOL", paddle.complex64: "C64",
+}  # fmt: skip
+# The framework reads NumPy's uint16 as bfloat16, which NumPy itself doesn't have.
+_TYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I64": np.int64, "I32": np.int32,
+    "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_, "C64": np.complex64,
+}  # fmt: skip
+
+
+def to_array(tensor: paddle.Tensor, what: str = "tensor") -> Array:
+    """A copy of a tensor as plain data.
+
+    Raises:
+        CheckpointError: a sparse tensor, or a type that safetensors doesn't know.
+    """
+    if tensor.dtype not in _NAMES or not tensor.is_dense():
+        raise CheckpointError(f"{what} is a tensor of type {tensor.dtype}, which can't be stored. Convert it first.")
+    copied = np.array(tensor.numpy(), order="C", copy=True)
+    return Array(_NAMES[tensor.dtype], tuple(tensor.shape), copied.reshape(-1).view(np.uint8))
+
+
+def to_tensor(array: Array, place: Any = "cpu") -> paddle.Tensor:
+    """A new tensor, with memory of its own, from plain data."""
+    if array.dtype not in _TYPES:
+        raise CheckpointError(f"Tensors of type {array.dtype} are not known to PaddlePaddle here.")
+    values = np.frombuffer(bytes(array.data), dtype=_TYPES[array.dtype]).reshape(array.shape)
+    return paddle.to_tensor(values, place=place)
+
+
+def to_tree(value: Any) -> Any:
+    """A nested state with plain data for its tensors."""
+    if isinstance(value, paddle.Tensor):
+        return to_array(value)
+    if type(value) is Counter:
+        return value
+    if isinstance(value, Mapping):
+        return {key: to_tree(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(to_tree(item) for item in value)
+    return value
+
+
+def from_tree(tree: Any) -> Any:
+    """A nested state with tensors for its plain data."""
+    if isinstance(tree, Array):
+        return to_tensor(tree)
+    if type(tree) is dict:
+        return {key: from_tree(item) for key, item in tree.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)(from_tree(item) for item in tree)
+    return tree
+
+
+def model_state(model: paddle.nn.Layer) -> dict[str, Array]:
+    """The state dict of a model as plain data."""
+    found = {}
+    for name, value in model.state_dict().items():
+        if not isinstance(value, paddle.Tensor):
+            raise CheckpointError(
+                f"The model's state {name!r} is a {type(value).__name__}, and only tensors can be stored. Register a "
+                "tensor as the buffer."
+            )
+        found[name] = to_array(value, name)
+    return found
+
+
+def load_model_state(model: paddle.nn.Layer, state: Mapping[str, Array]) -> None:
+    """Puts a state that is known to fit into a model."""
+    live = model.state_dict()
+    for name, array in state.items():
+        live[name].set_value(to_tensor(array, live[name].place))
+
+
+def parameter_groups(optimizer: Any) -> list[list[Any]]:
+    """The parameters of an optimizer, group by group."""
+    given = optimizer._parameter_list
+    if given and isinstance(given[0], dict):
+        return [list(group["params"]) for group in given]
+    return [list(given)]
+
+
+def _named_groups(optimizer: Any, names: Mapping[int, str]) -> list[list[str]]:
+    known, number = [], 0
+    for group in parameter_groups(optimizer):
+        known.append([names.get(id(item), f"unnamed/{number + place}") for place, item in enumerate(group)])
+        number += len(group)
+    return known
+
+
+def _paths(optimizer: Any, names: Mapping[int, str]) -> dict[str, str]:
+    """For the framework's own name of each parameter, its path in its model.
+
+    The own names are counted over the whole process; another building order gives others.
+    """
+    parameters = [item for group in parameter_groups(optimizer) for item in group]
+    named = [name for group in _named_groups(optimizer, names) for name in group]
+    return {item.name: name for item, name in zip(parameters, named, strict=True)}
+
+
+def optimizer_state(optimizer: Any, names: Mapping[int, str]) -> Any:
+    """The state of an optimizer by the paths of its parameters."""
+    paths = _paths(optimizer, names)
+    state: dict[str, dict[str, Any]] = {}
+    for slot, tensors in optimizer._accumulators.items():
+        for own_name, tensor in tensors.items():
+            state.setdefault(paths[own_name], {})[slot] = to_array(tensor)
+    masters = getattr(optimizer, "_master_weights", {})
+    schedule = optimizer._learning_rate
+    by_clock = isinstance(schedule, paddle.optimizer.lr.LRScheduler)
+    return {
+        "state": state,
+        "master_weights": {paths[own_name]: to_array(tensor) for own_name, tensor in masters.items()},
+        "param_groups": [{"params": group} for group in _named_groups(optimizer, names)],
+        "learning_rate": None if by_clock else optimizer.get_lr(),
+        "LR_Scheduler": to_tree(schedule.state_dict()) if by_clock else None,
+    }
+
+
+def load_optimizer_state(optimizer: Any, names: Mapping[int, str], state: Any) -> None:
+    """Puts a state into an optimizer.
+
+    Raises:
+        CheckpointError: its parameters or slots are not the same.
+    """
+    stored = [group["params"] for group in state["param_groups"]]
+    check_groups(stored, _named_groups(optimizer, names))
+    by_clock = isinstance(optimizer._learning_rate, paddle.optimizer.lr.LRScheduler)
+    if by_clock != (state["LR_Scheduler"] is not None):
+        raise CheckpointError(
+            "The optimizer was saved with a scheduler as its learning rate and now has a number, or the other way round. "
+            "Make it as when it was saved, or load the weights alone with weights_only=True."
+        )
+    live = _live_slots(optimizer, _paths(optimizer, names), state["state"])
+    for (path, slot), tensor in live.items():
+        tensor.set_value(to_tensor(state["state"][path][slot], tensor.place))
+    masters = {path: own_name for own_name, path in _paths(optimizer, names).items()}
+    for path, array in state["master_weights"].items():
+        optimizer._master_weights[masters[path]].set_value(to_tensor(array))
+    if by_clock:
+        optimizer._learning_rate.set_state_dict(from_tree(state["LR_Scheduler"]))
+    else:
+        optimizer.set_lr(state["learning_rate"])
+
+
+def _live_slots(optimizer: Any, paths: Mapping[str, str], stored: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    """The optimizer's own tensors for every stored slot, made now if it has not stepped yet."""
+    block = paddle.base.framework.default_main_program().global_block()
+    for group in parameter_groups(optimizer):
+        # set_state_dict would keep the values for later, under names that only that later step makes up.
+        optimizer._create_accumulators(block, [item for item in group if paths[item.name] in stored])
+    live = {
+        (paths[own_name], slot): tensor
+        for slot, tensors in optimizer._accumulators.items()
+        for own_name, tensor in tensors.items()
+        if paths[own_name] in stored
+    }
+    wanted = {(path, slot): array for path, slots in stored.items() for slot, array in slots.items()}
+    lines = [f"missing: {path} {slot}" for path, slot in live.keys() - wanted.keys()]
+    lines += [f"not in the optimizer: {path} {slot}" for path, slot in wanted.keys() - live.keys()]
+    for key in live.keys() & wanted.keys():
+        if tuple(live[key].shape) != tuple(wanted[key].shape):
+            lines.append(f"shape of {' '.join(key)}: stored {wanted[key].shape}, wanted {tuple(live[key].shape)}")
+    if lines:
+        raise CheckpointError("The optimizer's state doesn't fit. Differences:\n  " + "\n  ".join(sorted(lines)))
+    return live

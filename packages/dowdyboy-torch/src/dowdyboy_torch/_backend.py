@@ -1,0 +1,213 @@
+"""PyTorch behind the seam."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from dowdyboy_core import Backend, ConfigError, Tracker, UnsupportedError
+from dowdyboy_core._config import DeviceRequest
+from dowdyboy_core._data import MapParts, StreamParts
+from dowdyboy_core._nested import map_leaves
+from dowdyboy_core._order import Isolate
+from dowdyboy_core._state import Array
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from . import _data, _state
+from ._amp import ForwardContexts, available_precision
+from ._tracker import TensorBoardTracker
+
+
+class TorchBackend(Backend):
+    """PyTorch, in one process."""
+
+    name = "torch"
+    version = torch.__version__
+    trackers = ("tensorboard",)
+
+    def __init__(self) -> None:
+        self._device = torch.device("cpu")
+        self._contexts = ForwardContexts("no", self._device)
+
+    # ---- where it runs
+
+    def open(self, request: DeviceRequest) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UnsupportedError(
+                f"WORLD_SIZE={os.environ['WORLD_SIZE']}: this version trains in one process. Start the script with python."
+            )
+        if request.kind == "cpu" or (request.kind == "auto" and not torch.cuda.is_available()):
+            return
+        number = request.ids[self.local_rank] if request.ids else self.local_rank
+        if number >= torch.cuda.device_count():
+            raise ConfigError(
+                f"GPU {number} was asked for, and PyTorch finds {torch.cuda.device_count()}. Name one that is there, or "
+                "set cpu=True."
+            )
+        torch.cuda.set_device(number)
+        self._device = torch.device("cuda", number)
+
+    def device(self) -> torch.device:
+        return self._device
+
+    def enable_precision(self, precision: str) -> str:
+        in_force = available_precision(precision, self._device)
+        self._contexts = ForwardContexts(in_force, self._device)
+        return in_force
+
+    # ---- random numbers
+
+    def seed(self, seed: int) -> None:
+        # Not torch.manual_seed, which looks for every kind of device and takes a hundred times as long.
+        torch.default_generator.manual_seed(seed)
+        if self._device.type == "cuda" and torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
+
+    def get_rng_state(self) -> Any:
+        devices = torch.cuda.get_rng_state_all() if self._device.type == "cuda" else []
+        return {"cpu": _state.to_array(torch.get_rng_state()), "cuda": [_state.to_array(item) for item in devices]}
+
+    def set_rng_state(self, state: Any) -> None:
+        torch.set_rng_state(_state.to_tensor(state["cpu"]))
+        if self._device.type == "cuda" and len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([_state.to_tensor(item) for item in state["cuda"]])
+
+    # ---- data
+
+    def split_loader(self, loader: Any, isolate: Isolate) -> MapParts | StreamParts | None:
+        return _data.split_loader(loader, isolate)
+
+    def to_device(self, batch: Any) -> Any:
+        # Data comes from the loader on the CPU: there is nothing to move, and nothing to walk through.
+        return batch if self._device.type == "cpu" else map_leaves(_data.Mover(self._device), batch)
+
+    # ---- models
+
+    def is_model(self, value: Any) -> bool:
+        return isinstance(value, torch.nn.Module)
+
+    def prepare_model(self, model: Any, *, sync_bn: bool, find_unused_parameters: bool) -> Any:
+        return model.to(self._device)
+
+    def set_training(self, model: Any, training: bool) -> None:
+        model.train(training)
+
+    def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
+        return model.named_parameters()  # type: ignore[no-any-return]
+
+    # ---- optimizers and schedulers
+
+    def is_optimizer(self, value: Any) -> bool:
+        return isinstance(value, Optimizer)
+
+    def optimizer_parameters(self, optimizer: Any) -> Sequence[Any]:
+        return [item for group in optimizer.param_groups for item in group["params"]]
+
+    def zero_grad(self, optimizer: Any) -> None:
+        optimizer.zero_grad(set_to_none=True)
+
+    def loss_problem(self, loss: Any) -> str | None:
+        if not isinstance(loss, torch.Tensor):
+            return f"is {loss!r:.80} of type {type(loss).__name__}"
+        if loss.numel() != 1:
+            return f"has shape {tuple(loss.shape)}"
+        return None if loss.requires_grad else "is detached from the model, so that no gradient can flow"
+
+    def backward(self, loss: Any, factor: float) -> None:
+        with self._contexts.outside():
+            (loss if factor == 1.0 else loss * factor).backward()
+
+    def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:
+        gradients = self._gradients(optimizer)
+        for gradient in gradients:
+            gradient.mul_(factor)
+        if not check or not gradients:
+            return True
+        return bool(torch.nn.utils.get_total_norm(gradients, norm_type=float("inf")).isfinite())
+
+    def clip_gradients(self, optimizer: Any, max_norm: float) -> None:
+        torch.nn.utils.clip_grad_norm_(self.optimizer_parameters(optimizer), max_norm)
+
+    def step(self, optimizer: Any) -> None:
+        optimizer.step()
+
+    def scheduler_drives(self, scheduler: Any, optimizer: Any) -> bool:
+        return getattr(scheduler, "optimizer", optimizer) is optimizer
+
+    def plateau_mode(self, scheduler: Any) -> str | None:
+        return scheduler.mode if isinstance(scheduler, ReduceLROnPlateau) else None
+
+    def step_scheduler(self, scheduler: Any, value: float | None) -> None:
+        scheduler.step() if value is None else scheduler.step(value)
+
+    # ---- computing
+
+    def forward_context(self, training: bool) -> AbstractContextManager[Any]:
+        return self._contexts(training)
+
+    # ---- values
+
+    def to_float(self, value: Any) -> float:
+        return float(value.item())
+
+    def describe_tensor(self, value: Any) -> tuple[str, tuple[int, ...]] | None:
+        if not isinstance(value, torch.Tensor):
+            return None
+        return str(value.dtype).removeprefix("torch."), tuple(value.shape)
+
+    def keep_tensor(self, value: Any) -> Any:
+        return value.detach().clone()
+
+    def stack(self, values: Sequence[Any], dtype: str) -> Any:
+        kind = getattr(torch, dtype)
+        if all(type(value) in (bool, int, float) for value in values):
+            return torch.tensor(values, dtype=kind, device=self._device)
+        return torch.stack([torch.as_tensor(value).to(self._device, kind) for value in values])
+
+    def mean(self, tensor: Any) -> float:
+        return float(tensor.to(torch.float64).mean().item())
+
+    # ---- state
+
+    def model_state(self, model: Any) -> dict[str, Array]:
+        return _state.model_state(model)
+
+    def load_model_state(self, model: Any, state: Mapping[str, Array]) -> None:
+        _state.load_model_state(model, state)
+
+    def optimizer_state(self, optimizer: Any, names: Mapping[int, str]) -> Any:
+        return _state.optimizer_state(optimizer, names)
+
+    def load_optimizer_state(self, optimizer: Any, names: Mapping[int, str], state: Any) -> None:
+        _state.load_optimizer_state(optimizer, names, state)
+
+    def scheduler_state(self, scheduler: Any) -> Any:
+        return _state.to_tree(scheduler.state_dict())
+
+    def load_scheduler_state(self, scheduler: Any, state: Any) -> None:
+        scheduler.load_state_dict(_state.from_tree(state))
+
+    def tensor_state(self, tensor: Any) -> Array:
+        return _state.to_array(tensor)
+
+    def tensor_from_state(self, array: Array) -> Any:
+        return _state.to_tensor(array).to(self._device)
+
+    # ---- the rest
+
+    def open_tracker(self, name: str, folder: Path) -> Tracker:
+        return TensorBoardTracker(folder)
+
+    def free_memory(self) -> None:
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _gradients(self, optimizer: Any) -> list[torch.Tensor]:
+        return [item.grad for item in self.optimizer_parameters(optimizer) if item.grad is not None]

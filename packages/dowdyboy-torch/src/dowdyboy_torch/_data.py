@@ -1,0 +1,132 @@
+"""PyTorch's DataLoader taken apart, and batches moved to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from dowdyboy_core._data import MapParts, StreamParts
+from dowdyboy_core._order import (
+    Batching,
+    FixedSizeBatches,
+    Isolate,
+    Order,
+    SampledBatches,
+    SamplerOrder,
+    SequentialOrder,
+    ShuffledOrder,
+    SingleIndices,
+    WeightedOrder,
+)
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    default_collate,
+)
+
+
+def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None:
+    """Takes a DataLoader apart; None if ``loader`` is none."""
+    if not isinstance(loader, DataLoader):
+        return None
+    if isinstance(loader.dataset, IterableDataset):
+        return _stream_parts(loader)
+    return MapParts(
+        dataset=loader.dataset,
+        batching=_batching(loader, isolate),
+        collate=loader.collate_fn,
+        batched=loader.batch_sampler is not None,
+        workers=loader.num_workers,
+        with_workers=_Workers(loader),
+        draws_random=not (type(loader.dataset) is TensorDataset and loader.collate_fn is default_collate),
+    )
+
+
+def _batching(loader: DataLoader[Any], isolate: Isolate) -> Batching:
+    sampler: Any = loader.batch_sampler
+    if sampler is None:
+        return SingleIndices(_order(loader.sampler, isolate))
+    if type(sampler) is BatchSampler:
+        return FixedSizeBatches(_order(sampler.sampler, isolate), sampler.batch_size, sampler.drop_last)
+    return SampledBatches(sampler, isolate, _reseed)
+
+
+def _order(sampler: Any, isolate: Isolate) -> Order:
+    """The order of a sampler of PyTorch's own drawn anew; only its exact class is known to mean just that."""
+    kind = type(sampler)
+    if kind is SequentialSampler:
+        return SequentialOrder(len(sampler))
+    if kind is RandomSampler:
+        return ShuffledOrder(len(sampler.data_source), sampler.num_samples, sampler.replacement)
+    if kind is WeightedRandomSampler:
+        return WeightedOrder(sampler.weights.numpy(), sampler.num_samples, sampler.replacement)
+    if kind is DistributedSampler:  # dealing out is the trainer's business
+        size = len(sampler.dataset)
+        return ShuffledOrder(size) if sampler.shuffle else SequentialOrder(size)
+    return SamplerOrder(sampler, isolate, _reseed)
+
+
+def _reseed(sampler: Any, seed: int) -> None:
+    """Seeds the generators that a sampler, or the sampler inside a batch sampler, may carry."""
+    for owner in (sampler, getattr(sampler, "sampler", None)):
+        generator = getattr(owner, "generator", None)
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)
+
+
+class _Workers:
+    """Builds a DataLoader with the settings of another one, and its workers."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._settings: dict[str, Any] = {
+            "num_workers": loader.num_workers,
+            "pin_memory": loader.pin_memory,
+            "timeout": loader.timeout,
+            "worker_init_fn": loader.worker_init_fn,
+            "multiprocessing_context": loader.multiprocessing_context,
+            "prefetch_factor": loader.prefetch_factor,
+            "persistent_workers": loader.persistent_workers,
+        }
+
+    def __call__(self, dataset: Any, batch_sampler: Any, collate: Any) -> DataLoader[Any]:
+        return DataLoader(dataset, batch_sampler=batch_sampler, collate_fn=collate, **self._settings)
+
+
+def _stream_parts(loader: DataLoader[Any]) -> StreamParts:
+    count = len(loader) if hasattr(loader.dataset, "__len__") else None
+    if loader.num_workers:
+        return StreamParts(lambda: iter(loader), count, lazy=False)
+    return StreamParts(lambda: _stream(loader), count)
+
+
+def _stream(loader: DataLoader[Any]) -> Iterator[Any]:
+    samples = iter(loader.dataset)
+    if loader.batch_size is None:
+        yield from map(loader.collate_fn, samples)
+        return
+    while batch := list(islice(samples, loader.batch_size)):
+        if len(batch) < loader.batch_size and loader.drop_last:
+            return
+        yield loader.collate_fn(batch)
+
+
+class Mover:
+    """Moves leaves of a batch to a device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __call__(self, leaf: Any) -> Any:
+        """The leaf on the device: tensors, and whatever else knows how to go there."""
+        if isinstance(leaf, torch.Tensor):
+            return leaf.to(self._device, non_blocking=True)
+        move = getattr(leaf, "to", None)
+        return move(self._device) if callable(move) else leaf

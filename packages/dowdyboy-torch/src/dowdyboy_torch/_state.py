@@ -1,0 +1,126 @@
+"""State of PyTorch objects as plain trees, and back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from dowdyboy_core import CheckpointError
+from dowdyboy_core._state import Array, check_groups
+
+_NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
+    torch.bool: "BOOL", torch.complex64: "C64",
+}  # fmt: skip
+_TYPES = {name: dtype for dtype, name in _NAMES.items()}
+
+
+def to_array(tensor: torch.Tensor, what: str = "tensor") -> Array:
+    """A copy of a tensor as plain data.
+
+    Raises:
+        CheckpointError: a sparse or quantized tensor, or a type that safetensors doesn't know.
+    """
+    if tensor.layout is not torch.strided or tensor.dtype not in _NAMES:
+        raise CheckpointError(
+            f"{what} is a {tensor.layout} tensor of type {tensor.dtype}, which can't be stored. Convert it first."
+        )
+    flat = tensor.detach().to("cpu", copy=True).contiguous().reshape(-1)
+    return Array(_NAMES[tensor.dtype], tuple(tensor.shape), flat.view(torch.uint8).numpy())
+
+
+def to_tensor(array: Array) -> torch.Tensor:
+    """A new CPU tensor, with memory of its own, from plain data."""
+    if array.dtype not in _TYPES:
+        raise CheckpointError(f"Tensors of type {array.dtype} are not known to PyTorch here.")
+    dtype = _TYPES[array.dtype]
+    if not memoryview(array.data).nbytes:
+        return torch.empty(array.shape, dtype=dtype)
+    return torch.frombuffer(bytearray(array.data), dtype=dtype).reshape(array.shape)
+
+
+def to_tree(value: Any) -> Any:
+    """A nested state with plain data for its tensors."""
+    if isinstance(value, torch.Tensor):
+        return to_array(value)
+    if type(value) is Counter:
+        return value
+    if isinstance(value, Mapping):
+        return {key: to_tree(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(to_tree(item) for item in value)
+    return value
+
+
+def from_tree(tree: Any) -> Any:
+    """A nested state with tensors for its plain data."""
+    if isinstance(tree, Array):
+        return to_tensor(tree)
+    if type(tree) is dict:
+        return {key: from_tree(item) for key, item in tree.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)(from_tree(item) for item in tree)
+    return tree
+
+
+def model_state(model: torch.nn.Module) -> dict[str, Array]:
+    """The state dict of a model as plain data."""
+    found = {}
+    for name, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(
+                f"The model's state {name!r} is a {type(value).__name__}, and only tensors can be stored. Return a "
+                "tensor from get_extra_state."
+            )
+        found[name] = to_array(value, name)
+    return found
+
+
+def load_model_state(model: torch.nn.Module, state: Mapping[str, Array]) -> None:
+    """Puts a state that is known to fit into a model."""
+    model.load_state_dict({name: to_tensor(array) for name, array in state.items()}, strict=True)
+
+
+def _parameter_names(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[str]:
+    """The names of an optimizer's parameters, in the order that its state dict numbers them in."""
+    parameters = [item for group in optimizer.param_groups for item in group["params"]]
+    return [names.get(id(item), f"unnamed/{number}") for number, item in enumerate(parameters)]
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> Any:
+    """The state dict of an optimizer with names instead of numbers."""
+    known = _parameter_names(optimizer, names)
+    state = optimizer.state_dict()
+    return {
+        "state": {known[number]: to_tree(slots) for number, slots in state["state"].items()},
+        "param_groups": [
+            {**to_tree(group), "params": [known[number] for number in group["params"]]}
+            for group in state["param_groups"]
+        ],
+    }
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, names: Mapping[int, str], state: Any) -> None:
+    """Puts a state into an optimizer.
+
+    Raises:
+        CheckpointError: its parameters are not the same.
+    """
+    known = _parameter_names(optimizer, names)
+    numbers = {name: number for number, name in enumerate(known)}
+    wanted = [[known[number] for number in group["params"]] for group in optimizer.state_dict()["param_groups"]]
+    stored = [group["params"] for group in state["param_groups"]]
+    check_groups(stored, wanted)
+    optimizer.load_state_dict(
+        {
+            "state": {numbers[name]: from_tree(slots) for name, slots in state["state"].items()},
+            # In the optimizer's own order, since load_state_dict pairs parameters by their place.
+            "param_groups": [
+                {**from_tree(group), "params": [numbers[name] for name in names_here]}
+                for group, names_here in zip(state["param_groups"], wanted, strict=True)
+            ],
+        }
+    )
