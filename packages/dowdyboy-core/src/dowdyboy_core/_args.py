@@ -212,9 +212,7 @@ def _refuse_unknown(values: Mapping[str, Any], known: Iterable[_Names]) -> None:
             near = difflib.get_close_matches(key.strip("_"), names, n=1)
             hints.append(f"{key!r} (did you mean {near[0]!r}?)" if near else repr(key))
     if hints:
-        raise ConfigError(
-            f"no option is called {', '.join(hints)}. The options: {', '.join(names) or 'none'}."
-        )
+        raise ConfigError(f"no option is called {', '.join(hints)}. The options: {', '.join(names) or 'none'}.")
 
 
 def _refuse_excluded(parsers: Iterable[_Parser], found: Settings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 from ._backend import Backend
@@ -176,7 +176,7 @@ def _as_stream(role: str, loader: Any) -> StreamParts:
             f"set_{role}_dataloader got {_short(loader)}, which yields no batches. Give a DataLoader or another iterable."
         )
     batches: Callable[[], Iterator[Any]] = loader.__iter__
-    return StreamParts(batches, len(loader) if hasattr(loader, "__len__") else None)
+    return StreamParts(batches, len(loader) if isinstance(loader, Sized) else None)
 
 
 def _listed(method: str, values: Any) -> list[Any]:
@@ -190,6 +190,8 @@ def _wants_gradient(parameter: Any) -> bool:
 
 
 def _short(value: object) -> str:
-    text = f"{value!r} of type {type(value).__name__}" if isinstance(value, (str, int, float, dict, list)) else repr(value)
+    text = (
+        f"{value!r} of type {type(value).__name__}" if isinstance(value, (str, int, float, dict, list)) else repr(value)
+    )
     first, *rest = text.splitlines()
     return first[:100] + ("…" if rest or len(first) > 100 else "")

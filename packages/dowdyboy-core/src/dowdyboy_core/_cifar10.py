@@ -95,9 +95,7 @@ def _download(archive: Archive, path: Path) -> None:
 def _copied_md5(source: IO[bytes], target: IO[bytes] | None) -> str:
     import hashlib
 
-    md5 = hashlib.md5(
-        usedforsecurity=False
-    )  # what the publisher gives; it tells a broken file, not a forged one
+    md5 = hashlib.md5(usedforsecurity=False)  # what the publisher gives; it tells a broken file, not a forged one
     while block := source.read(1 << 20):
         md5.update(block)
         if target is not None:
@@ -122,9 +120,7 @@ def _images(file: IO[bytes], path: Path, archive: Archive) -> Iterator[tuple[str
                 split, part = missing.pop(member.name)
                 stream = tar.extractfile(member) if member.isreg() else None
                 if stream is None or member.size != archive.records * _RECORD:
-                    raise SetupError(
-                        f"{path}: {member.name} is not {archive.records} images of {_RECORD} bytes."
-                    )
+                    raise SetupError(f"{path}: {member.name} is not {archive.records} images of {_RECORD} bytes.")
                 for number in range(part * archive.records, (part + 1) * archive.records):
                     label, planes = _record(stream, path)
                     yield f"{split}/{label}/{number}.png", planes
@@ -138,9 +134,7 @@ def _record(stream: IO[bytes], path: Path) -> tuple[str, bytes]:
     """The class name and the planes of the next image."""
     record = stream.read(_RECORD)
     if len(record) != _RECORD or record[0] >= len(_CLASSES):
-        raise SetupError(
-            f"{path} holds a record that is cut short or of no class. Delete it and fetch it again."
-        )
+        raise SetupError(f"{path} holds a record that is cut short or of no class. Delete it and fetch it again.")
     return _CLASSES[record[0]], record[1:]
 
 

@@ -99,9 +99,7 @@ class TrainerConfig:
             _CHECKS[field.name](field.name, getattr(self, field.name))
         request = self.device_request  # refuses what it can't read
         if self.cpu and request.kind == "gpu":
-            raise ConfigError(
-                f"cpu=True and device={self.device!r} contradict each other. Leave one of them out."
-            )
+            raise ConfigError(f"cpu=True and device={self.device!r} contradict each other. Leave one of them out.")
 
     @property
     def device_request(self) -> DeviceRequest:

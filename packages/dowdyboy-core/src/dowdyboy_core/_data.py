@@ -153,9 +153,7 @@ def open_loader(
 
 
 class _MapLoader(EpochLoader):
-    def __init__(
-        self, parts: MapParts, streams: RandomStreams, seed: int, share: Share, fill_up: bool
-    ) -> None:
+    def __init__(self, parts: MapParts, streams: RandomStreams, seed: int, share: Share, fill_up: bool) -> None:
         self._parts = parts
         self._streams = streams
         self._seed = seed
@@ -203,9 +201,7 @@ class _KeySampler:
 
 
 class _StreamLoader(EpochLoader):
-    def __init__(
-        self, parts: StreamParts, streams: RandomStreams, seed: int, share: Share, fill_up: bool
-    ) -> None:
+    def __init__(self, parts: StreamParts, streams: RandomStreams, seed: int, share: Share, fill_up: bool) -> None:
         self._parts = parts
         self._streams = streams
         self._seed = seed

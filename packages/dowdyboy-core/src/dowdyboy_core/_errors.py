@@ -1,10 +1,10 @@
 """The exceptions of dowdyboy.
 
-    DowdyboyError
-    ├── ConfigError (ValueError)             a value that was given is not acceptable
-    ├── SetupError (RuntimeError)            something is missing, or was done in the wrong order
-    ├── CheckpointError (RuntimeError)       a checkpoint can't be written, read or applied
-    └── UnsupportedError (NotImplementedError)   this backend or this device can't do what was asked
+DowdyboyError
+├── ConfigError (ValueError)             a value that was given is not acceptable
+├── SetupError (RuntimeError)            something is missing, or was done in the wrong order
+├── CheckpointError (RuntimeError)       a checkpoint can't be written, read or applied
+└── UnsupportedError (NotImplementedError)   this backend or this device can't do what was asked
 """
 
 from __future__ import annotations

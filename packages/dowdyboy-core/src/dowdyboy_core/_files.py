@@ -24,7 +24,9 @@ REPLACED = ".replaced-"
 Weights = dict[str, Array]
 
 
-def write_folder(folder: Path, index: Mapping[str, Any], weights: Mapping[str, Weights], trees: Mapping[str, Any]) -> None:
+def write_folder(
+    folder: Path, index: Mapping[str, Any], weights: Mapping[str, Weights], trees: Mapping[str, Any]
+) -> None:
     """Writes a folder so that it is there whole or not at all, also if the machine dies half-way.
 
     Args:
@@ -198,7 +200,11 @@ def _safetensors_writer(arrays: Weights) -> Write:
     end = 0
     for key in order:
         start, end = end, end + memoryview(arrays[key].data).nbytes
-        header[key] = {"dtype": arrays[key].dtype, "shape": list(arrays[key].shape), "data_offsets": [start, end]}
+        header[key] = {
+            "dtype": arrays[key].dtype,
+            "shape": list(arrays[key].shape),
+            "data_offsets": [start, end],
+        }
     text = json.dumps(header, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
 

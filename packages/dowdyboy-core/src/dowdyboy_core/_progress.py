@@ -97,7 +97,7 @@ class _BarProgress(Progress):
 def _bar_class() -> Any:
     from tqdm.auto import tqdm
 
-    class LazyBar(tqdm):  # type: ignore[type-arg, misc]
+    class LazyBar(tqdm):  # type: ignore[type-arg]
         """A bar that asks for its postfix when it is drawn, not when it is advanced."""
 
         monitor_interval = 0
@@ -112,9 +112,7 @@ def _bar_class() -> Any:
     return LazyBar
 
 
-def show_progress(
-    title: str, total: int | None, describe: Describe, *, done: int = 0, shown: bool = True
-) -> Progress:
+def show_progress(title: str, total: int | None, describe: Describe, *, done: int = 0, shown: bool = True) -> Progress:
     """Gives the progress display that fits where the program runs.
 
     Args:

@@ -56,8 +56,9 @@ class Records:
 
     def _check(self, name: str, value: Any) -> tuple[str, str, tuple[int, ...], Any]:
         dtype = _TYPE_OF_PYTHON.get(type(value))
+        shape: tuple[int, ...] = ()
         if dtype is not None:
-            shape, kept = (), value
+            kept = value
         else:
             dtype, shape, kept = self._check_array(name, value)
         if not isinstance(name, str):
@@ -108,7 +109,11 @@ class Records:
     def state(self) -> dict[str, Any]:
         """All values so far, as a tree."""
         return {
-            name: {"dtype": column.dtype, "shape": list(column.shape), "values": self._backend.tensor_state(tensor)}
+            name: {
+                "dtype": column.dtype,
+                "shape": list(column.shape),
+                "values": self._backend.tensor_state(tensor),
+            }
             for (name, column), tensor in zip(self._columns.items(), self.stacked().values(), strict=True)
         }
 

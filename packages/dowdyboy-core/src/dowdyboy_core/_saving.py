@@ -60,9 +60,9 @@ def take_snapshot(
     for number, model in enumerate(parts.raw_models()):
         snapshot.weights[f"model_{number}"] = backend.model_state(model)
     for number, component in parts.modules_of_components().items():
-        state = backend.model_state(component)
-        if state:
-            snapshot.weights[f"component_{number}"] = state
+        buffers = backend.model_state(component)
+        if buffers:
+            snapshot.weights[f"component_{number}"] = buffers
     names = parts.parameter_names()
     for number, (optimizer, scheduler) in enumerate(zip(parts.optimizers, parts.schedulers, strict=True)):
         snapshot.trees[f"optimizer_{number}"] = backend.optimizer_state(optimizer, names)

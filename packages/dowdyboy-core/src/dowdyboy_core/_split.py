@@ -1,4 +1,4 @@
-"""The work behind ``dataset_util.split_val_dataset_image_folder``: the plan, and moving files so that none is lost."""
+"""Splitting files off an image folder: what goes, the plan, and moving so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -31,13 +31,9 @@ def checked_folders(data_train_dir: _FolderPath, data_val_dir: _FolderPath) -> _
     """Both folders without links, so that neither can hide in the other."""
     train, val = Path(data_train_dir).resolve(), Path(data_val_dir).resolve()
     if not train.is_dir():
-        raise ConfigError(
-            f"data_train_dir={str(data_train_dir)!r} is not a folder. Give one of class folders."
-        )
+        raise ConfigError(f"data_train_dir={str(data_train_dir)!r} is not a folder. Give one of class folders.")
     if val.exists() and not val.is_dir():
-        raise ConfigError(
-            f"data_val_dir={str(data_val_dir)!r} is a file. Give a folder, or a name for a new one."
-        )
+        raise ConfigError(f"data_val_dir={str(data_val_dir)!r} is a file. Give a folder, or a name for a new one.")
     if val.is_relative_to(train) or train.is_relative_to(val):
         raise ConfigError(
             f"data_val_dir={str(data_val_dir)!r} and data_train_dir={str(data_train_dir)!r} lie in each "
@@ -49,9 +45,7 @@ def checked_folders(data_train_dir: _FolderPath, data_val_dir: _FolderPath) -> _
 def checked_arguments(train: Path, rate: Any, count: Any, per_class: Any, seed: Any, mode: Any) -> _Plan:
     """The arguments that decide what goes, as the plan records them."""
     if count is None and not (isinstance(rate, float) and 0 < rate < 1):
-        raise ConfigError(
-            f"rate={rate!r} is not a number above 0 and below 1. For a number of files give count."
-        )
+        raise ConfigError(f"rate={rate!r} is not a number above 0 and below 1. For a number of files give count.")
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
         raise ConfigError(f"count={count!r} is not an integer of at least 1, or None.")
     if not isinstance(per_class, bool):
@@ -109,9 +103,7 @@ def _choose(files: list[str], asked: _Plan) -> list[str]:
     for label, names in groups.items():
         chosen += _lowest(names, _how_many(len(names), label, asked), asked["seed"])
     if not chosen:
-        raise ConfigError(
-            f"rate={asked['rate']} of {len(files)} files is less than one. Give a larger rate, or count."
-        )
+        raise ConfigError(f"rate={asked['rate']} of {len(files)} files is less than one. Give a larger rate, or count.")
     return sorted(chosen)
 
 
@@ -122,9 +114,7 @@ def _how_many(total: int, label: str, asked: _Plan) -> int:
     count = int(asked["count"])
     if count >= total:
         where = f"class {label!r} has" if asked["per_class"] else "there are"
-        raise ConfigError(
-            f"count={count} leaves nothing to train on: {where} {total} files. Give a smaller count."
-        )
+        raise ConfigError(f"count={count} leaves nothing to train on: {where} {total} files. Give a smaller count.")
     return count
 
 
@@ -133,20 +123,20 @@ def _lowest(names: list[str], number: int, seed: int) -> list[str]:
     return sorted(names, key=lambda name: (derive_seed(seed, "split", name), name))[:number]
 
 
-def check_pairs(pairs: list[_Pair], val: Path, begun: bool) -> None:
+def check_pairs(pairs: list[_Pair], val: Path) -> None:
     """Refuse, before anything is touched, what could not be finished."""
     for folder in {target.parent for _, target in pairs}:
         if not folder.resolve().is_relative_to(val):
-            raise SetupError(
-                f"{folder} leads out of {val} through a symbolic link. Put a folder in its place."
-            )
+            raise SetupError(f"{folder} leads out of {val} through a symbolic link. Put a folder in its place.")
     for source, target in pairs:
         if os.path.lexists(target):
             if source.exists() and not _same(source, target):
                 raise SetupError(f"{target} is there and is not a copy of {source}. Move one of them away.")
         elif not source.exists():
-            done = f" The plan in {val / _PLAN} says it should be." if begun else ""
-            raise SetupError(f"{source.name} is neither in {source.parent} nor in {target.parent}.{done}")
+            raise SetupError(
+                f"{source.name} is neither in {source.parent} nor in {target.parent}, but in the plan "
+                f"{val / _PLAN}. Put it back, or take it out of the plan."
+            )
 
 
 def _same(source: Path, target: Path) -> bool:
@@ -182,15 +172,12 @@ def read_plan(val: Path, asked: _Plan) -> _Plan | None:
     if done:
         was = ", ".join(f"{name}={value!r}" for name, value in begun.items())
         raise SetupError(
-            f"{val} was already split off: {len(plan['files'])} files, with {was}. "
-            f"Delete {path} to split again."
+            f"{val} was already split off: {len(plan['files'])} files, with {was}. Delete {path} to split again."
         )
     if begun != asked:
         changed = [name for name in {**begun, **asked} if begun.get(name) != asked.get(name)]
         was = ", ".join(f"{name}={begun.get(name)!r} (now {asked.get(name)!r})" for name in changed)
-        raise SetupError(
-            f"{val} holds a split that was stopped half-way, with {was}. Finish it with those first."
-        )
+        raise SetupError(f"{val} holds a split that was stopped half-way, with {was}. Finish it with those first.")
     return dict(plan)
 
 

@@ -67,9 +67,7 @@ def split_val_dataset_image_folder(
     return pairs
 
 
-def generate_cifar10_image_folder(
-    data_dir: _FolderPath, out_dir: _FolderPath, *, download: bool = True
-) -> int:
+def generate_cifar10_image_folder(data_dir: _FolderPath, out_dir: _FolderPath, *, download: bool = True) -> int:
     """Writes CIFAR-10 as an image folder: out_dir/train/<class>/<n>.png and out_dir/test/<class>/<n>.png.
 
     n counts the images of each split, 0 to 49999 and 0 to 9999, in the order of the archive. PNG keeps every

@@ -117,9 +117,7 @@ def _wheel(weight_list: Iterable[float]) -> list[float]:
     weights = _weights(weight_list)
     top = max(weights, default=0.0)
     if top <= 0:
-        raise ConfigError(
-            f"weight_list={reprlib.repr(weight_list)} has no weight above 0. Give at least one."
-        )
+        raise ConfigError(f"weight_list={reprlib.repr(weight_list)} has no weight above 0. Give at least one.")
     return list(itertools.accumulate(weight / top for weight in weights))
 
 

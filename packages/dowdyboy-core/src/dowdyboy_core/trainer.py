@@ -371,5 +371,3 @@ class Trainer(Surface):
         title = f"Epoch {ep}/{self.config.epoch} {phase}" if ep else phase
         shown = self.is_local_main_process() and not self.config.disable_tqdm
         return show_progress(title, total, self._describe_state, done=done, shown=shown)
-
-

@@ -8,7 +8,7 @@ from typing import Any
 
 import paddle
 
-_TYPES = {"fp16": "float16", "bf16": "bfloat16"}
+_TYPES: dict[str, Any] = {"fp16": "float16", "bf16": "bfloat16"}
 
 
 def available_precision(asked: str, device: str) -> str:

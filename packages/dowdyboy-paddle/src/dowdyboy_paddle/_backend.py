@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import paddle
+from paddle.optimizer import Optimizer
+from paddle.optimizer.lr import ReduceOnPlateau
+
 from dowdyboy_core import Backend, ConfigError, Tracker, UnsupportedError
 from dowdyboy_core._config import DeviceRequest
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._nested import map_leaves
 from dowdyboy_core._order import Isolate
 from dowdyboy_core._state import Array
-from paddle.optimizer import Optimizer
-from paddle.optimizer.lr import ReduceOnPlateau
 
 from . import _data, _state
 from ._amp import ForwardContexts, available_precision
@@ -28,7 +29,7 @@ class PaddleBackend(Backend):
     """PaddlePaddle, in one process."""
 
     name = "paddle"
-    version = paddle.__version__
+    version = paddle.version.full_version
     trackers = ("visualdl",)
 
     def __init__(self) -> None:
@@ -43,9 +44,9 @@ class PaddleBackend(Backend):
                 f"PADDLE_TRAINERS_NUM={os.environ['PADDLE_TRAINERS_NUM']}: this version trains in one process. Start the "
                 "script with python."
             )
-        found = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+        found = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
         if request.kind == "cpu" or (request.kind == "auto" and not found):
-            paddle.set_device("cpu")
+            paddle.device.set_device("cpu")
             return
         number = request.ids[self.local_rank] if request.ids else self.local_rank
         if number >= found:
@@ -53,7 +54,7 @@ class PaddleBackend(Backend):
                 f"GPU {number} was asked for, and PaddlePaddle finds {found}. Name one that is there, or set cpu=True."
             )
         self._device = f"gpu:{number}"
-        paddle.set_device(self._device)
+        paddle.device.set_device(self._device)
 
     def device(self) -> str:
         return self._device
@@ -170,10 +171,11 @@ class PaddleBackend(Backend):
         return value.detach().clone()
 
     def stack(self, values: Sequence[Any], dtype: str) -> Any:
+        kind: Any = dtype
         if all(type(value) in (bool, int, float) for value in values):
-            return paddle.to_tensor(values, dtype=dtype)
+            return paddle.to_tensor(values, dtype=kind)
         tensors = [value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value) for value in values]
-        return paddle.stack([tensor.astype(dtype) for tensor in tensors])
+        return paddle.stack([tensor.astype(kind) for tensor in tensors])
 
     def mean(self, tensor: Any) -> float:
         return float(tensor.astype("float64").mean().item())
@@ -202,7 +204,7 @@ class PaddleBackend(Backend):
         return _state.to_array(tensor)
 
     def tensor_from_state(self, array: Array) -> Any:
-        return _state.to_tensor(array, paddle.framework._current_expected_place())
+        return _state.to_tensor(array)
 
     # ---- the rest
 

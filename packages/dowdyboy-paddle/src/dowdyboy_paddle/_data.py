@@ -8,6 +8,18 @@ from typing import Any
 
 import numpy as np
 import paddle
+from paddle.io import (
+    BatchSampler,
+    DataLoader,
+    DistributedBatchSampler,
+    IterableDataset,
+    RandomSampler,
+    SequenceSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+from paddle.io.dataloader.collate import default_collate_fn, default_convert_fn
+
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._nested import map_leaves
 from dowdyboy_core._order import (
@@ -22,17 +34,6 @@ from dowdyboy_core._order import (
     SingleIndices,
     WeightedOrder,
 )
-from paddle.io import (
-    BatchSampler,
-    DataLoader,
-    DistributedBatchSampler,
-    IterableDataset,
-    RandomSampler,
-    SequenceSampler,
-    TensorDataset,
-    WeightedRandomSampler,
-)
-from paddle.io.dataloader.collate import default_collate_fn, default_convert_fn
 
 
 def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None:
@@ -107,16 +108,17 @@ class _Workers:
         self._settings["persistent_workers"] = loader._persistent_workers
 
     def __call__(self, dataset: Any, batch_sampler: Any, collate: Any) -> _Unpacked:
-        packed = _Packed(collate)
+        packed: Any = _Packed(collate)
         return _Unpacked(DataLoader(dataset, batch_sampler=batch_sampler, collate_fn=packed, **self._settings))
 
     def stream(self, loader: DataLoader) -> _Unpacked:
         """The same over a dataset without indices."""
-        packed = _Packed(_collate(loader))
+        packed: Any = _Packed(_collate(loader))
+        size: Any = loader.batch_size  # annotated as an int, though None is accepted
         return _Unpacked(
             DataLoader(
                 loader.dataset,
-                batch_size=loader.batch_size,
+                batch_size=size,
                 drop_last=loader.drop_last,
                 collate_fn=packed,
                 **self._settings,

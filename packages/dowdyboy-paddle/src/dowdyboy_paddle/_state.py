@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import paddle
+
 from dowdyboy_core import CheckpointError
 from dowdyboy_core._state import Array, check_groups
 
@@ -35,11 +36,11 @@ def to_array(tensor: paddle.Tensor, what: str = "tensor") -> Array:
     return Array(_NAMES[tensor.dtype], tuple(tensor.shape), copied.reshape(-1).view(np.uint8))
 
 
-def to_tensor(array: Array, place: Any = "cpu") -> paddle.Tensor:
+def to_tensor(array: Array, place: Any = None) -> paddle.Tensor:
     """A new tensor, with memory of its own, from plain data."""
     if array.dtype not in _TYPES:
         raise CheckpointError(f"Tensors of type {array.dtype} are not known to PaddlePaddle here.")
-    values = np.frombuffer(bytes(array.data), dtype=_TYPES[array.dtype]).reshape(array.shape)
+    values: Any = np.frombuffer(bytes(array.data), dtype=_TYPES[array.dtype]).reshape(array.shape)
     return paddle.to_tensor(values, place=place)
 
 
@@ -73,8 +74,8 @@ def model_state(model: paddle.nn.Layer) -> dict[str, Array]:
     for name, value in model.state_dict().items():
         if not isinstance(value, paddle.Tensor):
             raise CheckpointError(
-                f"The model's state {name!r} is a {type(value).__name__}, and only tensors can be stored. Register a "
-                "tensor as the buffer."
+                f"The model's state {name!r} is a {type(value).__name__}, and only tensors can be stored. "
+                "Register a tensor as the buffer."
             )
         found[name] = to_array(value, name)
     return found

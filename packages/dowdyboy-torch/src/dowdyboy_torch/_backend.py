@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
 from dowdyboy_core import Backend, ConfigError, Tracker, UnsupportedError
 from dowdyboy_core._config import DeviceRequest
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._nested import map_leaves
 from dowdyboy_core._order import Isolate
 from dowdyboy_core._state import Array
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from . import _data, _state
 from ._amp import ForwardContexts, available_precision
@@ -71,7 +72,10 @@ class TorchBackend(Backend):
 
     def get_rng_state(self) -> Any:
         devices = torch.cuda.get_rng_state_all() if self._device.type == "cuda" else []
-        return {"cpu": _state.to_array(torch.get_rng_state()), "cuda": [_state.to_array(item) for item in devices]}
+        return {
+            "cpu": _state.to_array(torch.get_rng_state()),
+            "cuda": [_state.to_array(item) for item in devices],
+        }
 
     def set_rng_state(self, state: Any) -> None:
         torch.set_rng_state(_state.to_tensor(state["cpu"]))

@@ -7,6 +7,18 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    default_collate,
+)
+
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._order import (
     Batching,
@@ -19,17 +31,6 @@ from dowdyboy_core._order import (
     ShuffledOrder,
     SingleIndices,
     WeightedOrder,
-)
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    DistributedSampler,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    TensorDataset,
-    WeightedRandomSampler,
-    default_collate,
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+
 from dowdyboy_core import CheckpointError
 from dowdyboy_core._state import Array, check_groups
 
@@ -72,8 +73,8 @@ def model_state(model: torch.nn.Module) -> dict[str, Array]:
     for name, value in model.state_dict().items():
         if not isinstance(value, torch.Tensor):
             raise CheckpointError(
-                f"The model's state {name!r} is a {type(value).__name__}, and only tensors can be stored. Return a "
-                "tensor from get_extra_state."
+                f"The model's state {name!r} is a {type(value).__name__}, and only tensors can be stored. "
+                "Return a tensor from get_extra_state."
             )
         found[name] = to_array(value, name)
     return found

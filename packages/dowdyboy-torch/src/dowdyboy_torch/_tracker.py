@@ -26,13 +26,13 @@ class TensorBoardTracker:
                 f"log_with='tensorboard' needs TensorBoard, which can't be imported: {error}. "
                 "Run `pip install tensorboard`, or set log_with='none'."
             ) from error
-        self._writer = SummaryWriter(log_dir=str(folder))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(log_dir=str(folder))
 
     def write(self, values: Mapping[str, float], step: int) -> None:
         """Adds one point to each named curve."""
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Writes out what is left and closes the file."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()

@@ -1,6 +1,7 @@
 """Random numbers; see :mod:`dowdyboy_core.rand`. Here ``set_seed`` seeds PyTorch as well."""
 
 import torch
+
 from dowdyboy_core import rand as _core
 from dowdyboy_core.rand import derive_seed, wheel_rand_index, wheel_ratio
 
