@@ -66,7 +66,9 @@ class Assembly:
             for component in _listed("set_components", components)
         ]
         for component in self.modules_of_components().values():
-            trained = [name for name, item in self._backend.named_parameters(component) if _wants_gradient(item)]
+            trained = [
+                name for name, item in self._backend.named_parameters(component) if self._backend.wants_gradient(item)
+            ]
             if trained:
                 raise ConfigError(
                     f"set_components got {_short(component)} with the parameters {trained}. A component has nothing to "
@@ -95,7 +97,8 @@ class Assembly:
         for optimizer, scheduler in zip(given, paired, strict=True):
             if scheduler is not None and not self._backend.scheduler_drives(scheduler, optimizer):
                 raise ConfigError(
-                    f"The scheduler {_short(scheduler)} doesn't set the learning rate of {_short(optimizer)}. Give each "
+                    f"The scheduler {_short(scheduler)} doesn't set the learning rate of {_short(optimizer)}. Give "
+                    "each "
                     "optimizer the scheduler that was made for it."
                 )
         self.optimizers = [self._backend.prepare_optimizer(optimizer) for optimizer in given]
@@ -173,7 +176,8 @@ def _as_stream(role: str, loader: Any) -> StreamParts:
         )
     if isinstance(loader, (str, bytes)) or not isinstance(loader, Iterable):
         raise ConfigError(
-            f"set_{role}_dataloader got {_short(loader)}, which yields no batches. Give a DataLoader or another iterable."
+            f"set_{role}_dataloader got {_short(loader)}, which yields no batches. Give a DataLoader or another "
+            "iterable."
         )
     batches: Callable[[], Iterator[Any]] = loader.__iter__
     return StreamParts(batches, len(loader) if isinstance(loader, Sized) else None)
@@ -183,10 +187,6 @@ def _listed(method: str, values: Any) -> list[Any]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
         raise ConfigError(f"{method} got {_short(values)}, which is no list. Give a list.")
     return list(values)
-
-
-def _wants_gradient(parameter: Any) -> bool:
-    return bool(getattr(parameter, "requires_grad", not getattr(parameter, "stop_gradient", True)))
 
 
 def _short(value: object) -> str:

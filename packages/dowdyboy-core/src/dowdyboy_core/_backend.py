@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -72,6 +72,14 @@ class Backend(ABC):
         """Waits until every process has come here."""
         return None
 
+    def unsynchronised(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
+        """What a batch inside an accumulation window runs in: its gradients stay in this process for now."""
+        return nullcontext()
+
+    def align_untrained(self, models: Sequence[Any]) -> None:
+        """Gives every process what the models of the first one hold untrained: running statistics, say."""
+        return None
+
     # ---- random numbers
 
     @abstractmethod
@@ -117,6 +125,10 @@ class Backend(ABC):
     @abstractmethod
     def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         """The parameters of an unwrapped model with their paths in it."""
+
+    @abstractmethod
+    def wants_gradient(self, parameter: Any) -> bool:
+        """Whether a parameter is trained."""
 
     # ---- optimizers and schedulers
 
@@ -191,6 +203,14 @@ class Backend(ABC):
     @abstractmethod
     def stack(self, values: Sequence[Any], dtype: str) -> Any:
         """One tensor on the device: ``values`` (tensors, arrays, numbers of one shape) along a new first axis."""
+
+    @abstractmethod
+    def cast(self, tensor: Any, dtype: str) -> Any:
+        """A tensor with its elements of another type."""
+
+    @abstractmethod
+    def concatenate(self, tensors: Sequence[Any]) -> Any:
+        """One tensor of several of one type, along their first axis."""
 
     @abstractmethod
     def mean(self, tensor: Any) -> float:

@@ -124,6 +124,15 @@ class TrainerConfig:
         return DeviceRequest("gpu", tuple(int(item) for item in ids))
 
 
+def check_process_count(nprocs: object) -> None:
+    """Refuses a number of processes to start that is none.
+
+    Raises:
+        ConfigError: it is no int of at least 1.
+    """
+    _integer(1)("nprocs", nprocs)
+
+
 def _choice(accepted: tuple[str, ...]) -> Any:
     def check(name: str, value: object) -> None:
         if not isinstance(value, str) or value not in accepted:

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ._backend import Backend
 from ._errors import SetupError
+
+
+def windows(batches: Iterable[Any], size: int, done: int) -> Iterator[tuple[Any, int]]:
+    """Yields each batch with the number of batches in its accumulation window if it closes one, else 0.
+
+    Args:
+        batches: the batches of an epoch that are left; read one ahead where ``size`` is above 1, since the last one
+            closes its window however many there were.
+        size: batches in a full window.
+        done: batches of the epoch that came before.
+    """
+    if size == 1:
+        for batch in batches:
+            yield batch, 1
+        return
+    rest = iter(batches)
+    end = object()
+    batch = next(rest, end)
+    while batch is not end:
+        following = next(rest, end)
+        place = done % size + 1
+        yield batch, place if place == size or following is end else 0
+        batch, done = following, done + 1
 
 
 class LossScaler:

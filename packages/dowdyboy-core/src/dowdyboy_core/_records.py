@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._backend import Backend
@@ -10,18 +10,21 @@ from ._errors import ConfigError
 from ._state import Array
 
 _RANK_OF_TYPE = ("bool", "int64", "float32", "float64")
+_STORED = {"bool": "BOOL", "int64": "I64", "float32": "F32", "float64": "F64"}
 _TYPE_OF_PYTHON = {bool: "bool", int: "int64", float: "float32"}
 
 
 class _Column:
     """The values of one name: all of one shape, of a type that holds them all."""
 
-    __slots__ = ("dtype", "shape", "values")
+    __slots__ = ("dtype", "head", "positions", "shape", "values")
 
     def __init__(self, dtype: str, shape: tuple[int, ...]) -> None:
         self.dtype = dtype
         self.shape = shape
+        self.head: Any = None  # values that are stacked already: gathered, or read from a checkpoint
         self.values: list[Any] = []
+        self.positions: list[int] = []  # of all values, where there are several processes
 
     def promote(self, dtype: str) -> None:
         if dtype != self.dtype and _RANK_OF_TYPE.index(dtype) > _RANK_OF_TYPE.index(self.dtype):
@@ -35,6 +38,9 @@ class Records:
         self._backend = backend
         self._columns: dict[str, _Column] = {}
         self._stacked: dict[str, Any] | None = None
+        self._alone = backend.world_size == 1
+        self.position = 0
+        """Where the running batch stands among all batches of all processes; the loop sets it."""
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Adds one value to each name.
@@ -52,6 +58,8 @@ class Records:
                 column = self._columns[name] = _Column(dtype, shape)
             column.promote(dtype)
             column.values.append(kept)
+            if not self._alone:
+                column.positions.append(self.position)
         self._stacked = None
 
     def _check(self, name: str, value: Any) -> tuple[str, str, tuple[int, ...], Any]:
@@ -96,10 +104,22 @@ class Records:
     def stacked(self) -> dict[str, Any]:
         """One tensor a name, of shape (number of values, *shape of a value)."""
         if self._stacked is None:
-            self._stacked = {
-                name: self._backend.stack(column.values, column.dtype) for name, column in self._columns.items()
-            }
+            self._stacked = {name: self._stack(column) for name, column in self._columns.items()}
         return self._stacked
+
+    def _stack(self, column: _Column) -> Any:
+        tail = [self._backend.stack(column.values, column.dtype)] if column.values else []
+        head = [] if column.head is None else [self._backend.cast(column.head, column.dtype)]
+        return self._backend.concatenate(head + tail) if head and tail else (head + tail)[0]
+
+    def gather(self) -> None:
+        """Brings together the values of all processes, in the order that one process would have had them in.
+
+        Raises:
+            ConfigError: a name has values of different shapes on different processes.
+        """
+        if not self._alone:
+            self.load_state(self.state())
 
     def clear(self) -> None:
         """Forgets everything."""
@@ -107,23 +127,66 @@ class Records:
         self._stacked = None
 
     def state(self) -> dict[str, Any]:
-        """All values so far, as a tree."""
-        return {
+        """All values so far of all processes, as a tree; every process has to ask."""
+        own = {
             name: {
                 "dtype": column.dtype,
                 "shape": list(column.shape),
+                "positions": column.positions,
                 "values": self._backend.tensor_state(tensor),
             }
             for (name, column), tensor in zip(self._columns.items(), self.stacked().values(), strict=True)
         }
+        return own if self._alone else merge(self._backend.gather(own))
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes up the values that ``state`` gave."""
         self.clear()
         for name, stored in state.items():
             column = self._columns[name] = _Column(stored["dtype"], tuple(stored["shape"]))
-            values: Array = stored["values"]
-            column.values.extend(self._backend.tensor_from_state(values))
+            column.head = self._backend.tensor_from_state(stored["values"])
+            # A run of one process that goes on with several has written no positions: all of it came before.
+            column.positions = list(stored["positions"]) or ([0] * len(column.head) if not self._alone else [])
+
+
+def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The states of several processes as one, each name's values in the order of their positions.
+
+    Raises:
+        ConfigError: a name has values of different shapes.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for state in states:
+        for name, stored in state.items():
+            found.setdefault(name, []).append(stored)
+    # The order of the names, too, is that of one process: by the batch that each was first recorded in.
+    first = {name: min(min(part["positions"], default=0) for part in parts) for name, parts in found.items()}
+    return {name: _merge_column(name, found[name]) for name in sorted(found, key=lambda name: first[name])}
+
+
+def _merge_column(name: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    import numpy as np
+
+    shapes = {tuple(part["shape"]) for part in parts}
+    if len(shapes) > 1:
+        raise ConfigError(
+            f"Record {name!r} has values of the shapes {sorted(shapes)} on different processes. Record values of one "
+            "shape under a name."
+        )
+    dtype = max((part["dtype"] for part in parts), key=_RANK_OF_TYPE.index)
+    arrays = [
+        np.frombuffer(bytes(part["values"].data), part["dtype"]).reshape(-1, *part["shape"]).astype(dtype)
+        for part in parts
+    ]
+    positions = np.concatenate([np.asarray(part["positions"], np.int64) for part in parts])
+    order = np.argsort(positions, kind="stable")
+    values = np.ascontiguousarray(np.concatenate(arrays)[order])
+    return {
+        "dtype": dtype,
+        "shape": parts[0]["shape"],
+        "positions": positions[order].tolist(),
+        "values": Array(_STORED[dtype], values.shape, values.reshape(-1).view(np.uint8)),
+    }
 
 
 def _widened(name: str, dtype: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from ._assembly import Assembly
 from ._backend import Backend
 from ._checkpoint import Snapshot, numbered
-from ._errors import CheckpointError
+from ._errors import CheckpointError, SetupError
 from ._optim import LossScaler
 from ._records import Records
 from ._rng import RandomStreams
@@ -57,6 +58,11 @@ def take_snapshot(
         **about,
     }
     snapshot = Snapshot(index)
+    snapshot.trees["rng"] = backend.gather(streams.capture())
+    snapshot.trees["records"] = records.state() if position.batch else {}
+    check_equal_weights(backend, parts)
+    if backend.rank != 0:  # it takes part in the above, and writes nothing
+        return snapshot
     for number, model in enumerate(parts.raw_models()):
         snapshot.weights[f"model_{number}"] = backend.model_state(model)
     for number, component in parts.modules_of_components().items():
@@ -69,9 +75,32 @@ def take_snapshot(
         state = None if scheduler is None else backend.scheduler_state(scheduler)
         snapshot.trees[f"lr_scheduler_{number}"] = state
     snapshot.trees["scaler"] = scaler.state()
-    snapshot.trees["rng"] = streams.capture()
-    snapshot.trees["records"] = records.state() if position.batch else {}
     return snapshot
+
+
+def check_equal_weights(backend: Backend, parts: Assembly) -> None:
+    """Compares the parameters of all processes by digests.
+
+    Raises:
+        SetupError: they differ; the message names the first one that does.
+    """
+    if backend.world_size == 1:
+        return
+    own = {
+        f"model {number}, {path}": zlib.crc32(backend.tensor_state(parameter).data)
+        for number, model in enumerate(parts.raw_models())
+        for path, parameter in backend.named_parameters(model)
+        if backend.wants_gradient(parameter)
+    }
+    for rank, other in enumerate(backend.gather(own)):
+        different = [name for name in own if other.get(name) != own[name]]
+        if different:
+            raise SetupError(
+                f"The weights of processes {backend.rank} and {rank} differ, first in {different[0]!r} "
+                f"({len(different)} of "
+                f"{len(own)} parameters). If some parameters get no gradient in some steps, set "
+                "find_unused_parameters=True; and let every process run the same steps."
+            )
 
 
 def position_of(snapshot: Snapshot) -> Position:
@@ -123,7 +152,8 @@ def apply_rest(
         if (scheduler is None) != (state is None):
             had, has = ("none", "one") if state is None else ("one", "none")
             raise CheckpointError(
-                f"{str(folder)!r} has {had} lr_scheduler for optimizer {number} and the trainer has {has}. Give the same "
+                f"{str(folder)!r} has {had} lr_scheduler for optimizer {number} and the trainer has {has}. Give the "
+                "same "
                 "as when it was saved, or load the weights alone with weights_only=True."
             )
     names = parts.parameter_names()
@@ -133,4 +163,5 @@ def apply_rest(
         if scheduler is not None:
             backend.load_scheduler_state(scheduler, state)
     scaler.load_state(snapshot.trees["scaler"])
-    records.load_state(snapshot.trees["records"])
+    # They are those of all processes: one of them takes them up, and gathering brings them into order.
+    records.load_state(snapshot.trees["records"] if backend.rank == 0 else {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,20 +12,20 @@ import paddle
 from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import ReduceOnPlateau
 
-from dowdyboy_core import Backend, ConfigError, Tracker, UnsupportedError
+from dowdyboy_core import Backend, ConfigError, Tracker
 from dowdyboy_core._config import DeviceRequest
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._nested import map_leaves
 from dowdyboy_core._order import Isolate
 from dowdyboy_core._state import Array
 
-from . import _data, _state
+from . import _data, _distributed, _state
 from ._amp import ForwardContexts, available_precision
 from ._tracker import VisualDLTracker
 
 
 class PaddleBackend(Backend):
-    """PaddlePaddle, in one process."""
+    """PaddlePaddle, in one process or as one of several."""
 
     name = "paddle"
     version = paddle.version.full_version
@@ -39,22 +38,40 @@ class PaddleBackend(Backend):
     # ---- where it runs
 
     def open(self, request: DeviceRequest) -> None:
-        if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
-            raise UnsupportedError(
-                f"PADDLE_TRAINERS_NUM={os.environ['PADDLE_TRAINERS_NUM']}: this version trains in one process. Start the "
-                "script with python."
-            )
+        self.rank, self.local_rank, self.world_size = _distributed.from_environment()
+        self._device = self._choose_device(request)
+        paddle.device.set_device(self._device)
+        if self.world_size > 1:
+            _distributed.join(self._device)
+
+    def _choose_device(self, request: DeviceRequest) -> str:
         found = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
         if request.kind == "cpu" or (request.kind == "auto" and not found):
-            paddle.device.set_device("cpu")
-            return
-        number = request.ids[self.local_rank] if request.ids else self.local_rank
+            return "cpu"
+        if request.ids and self.local_rank >= len(request.ids):
+            raise ConfigError(
+                f"Process {self.local_rank} of this machine has no GPU among {list(request.ids)}. Name more."
+            )
+        # The launcher shows each process one GPU only, and then that is the first it finds.
+        number = request.ids[self.local_rank] if request.ids else min(self.local_rank, max(found - 1, 0))
         if number >= found:
             raise ConfigError(
                 f"GPU {number} was asked for, and PaddlePaddle finds {found}. Name one that is there, or set cpu=True."
             )
-        self._device = f"gpu:{number}"
-        paddle.device.set_device(self._device)
+        return f"gpu:{number}"
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value] if self.world_size == 1 else _distributed.gather(value)
+
+    def barrier(self) -> None:
+        self.gather(None)
+
+    def unsynchronised(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
+        return _distributed.unsynchronised(models)
+
+    def align_untrained(self, models: Sequence[Any]) -> None:
+        if self.world_size > 1:
+            _distributed.align_untrained(models)
 
     def device(self) -> str:
         return self._device
@@ -97,13 +114,24 @@ class PaddleBackend(Backend):
         return isinstance(value, paddle.nn.Layer)
 
     def prepare_model(self, model: Any, *, sync_bn: bool, find_unused_parameters: bool) -> Any:
-        return model.to(self._device)
+        model = model.to(self._device)
+        if self.world_size == 1:
+            return model
+        if sync_bn:
+            model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return _distributed.replicate(model, find_unused_parameters)
+
+    def unwrap_model(self, model: Any) -> Any:
+        return model._layers if isinstance(model, paddle.DataParallel) else model
 
     def set_training(self, model: Any, training: bool) -> None:
         model.train() if training else model.eval()
 
     def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         return model.named_parameters()  # type: ignore[no-any-return]
+
+    def wants_gradient(self, parameter: Any) -> bool:
+        return not parameter.stop_gradient
 
     # ---- optimizers and schedulers
 
@@ -176,6 +204,12 @@ class PaddleBackend(Backend):
             return paddle.to_tensor(values, dtype=kind)
         tensors = [value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value) for value in values]
         return paddle.stack([tensor.astype(kind) for tensor in tensors])
+
+    def cast(self, tensor: Any, dtype: str) -> Any:
+        return tensor.astype(dtype)
+
+    def concatenate(self, tensors: Sequence[Any]) -> Any:
+        return paddle.concat(list(tensors))
 
     def mean(self, tensor: Any) -> float:
         return float(tensor.astype("float64").mean().item())

@@ -144,7 +144,8 @@ def load_optimizer_state(optimizer: Any, names: Mapping[int, str], state: Any) -
     by_clock = isinstance(optimizer._learning_rate, paddle.optimizer.lr.LRScheduler)
     if by_clock != (state["LR_Scheduler"] is not None):
         raise CheckpointError(
-            "The optimizer was saved with a scheduler as its learning rate and now has a number, or the other way round. "
+            "The optimizer was saved with a scheduler as its learning rate and now has a number, or the other way "
+            "round. "
             "Make it as when it was saved, or load the weights alone with weights_only=True."
         )
     live = _live_slots(optimizer, _paths(optimizer, names), state["state"])

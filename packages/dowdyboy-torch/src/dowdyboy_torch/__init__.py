@@ -10,6 +10,7 @@ from dowdyboy_core import (
     __version__,
 )
 
+from ._distributed import spawn
 from .trainer import Trainer
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "TrainerConfig",
     "UnsupportedError",
     "__version__",
+    "spawn",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,20 +12,20 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dowdyboy_core import Backend, ConfigError, Tracker, UnsupportedError
+from dowdyboy_core import Backend, ConfigError, Tracker
 from dowdyboy_core._config import DeviceRequest
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._nested import map_leaves
 from dowdyboy_core._order import Isolate
 from dowdyboy_core._state import Array
 
-from . import _data, _state
+from . import _data, _distributed, _state
 from ._amp import ForwardContexts, available_precision
 from ._tracker import TensorBoardTracker
 
 
 class TorchBackend(Backend):
-    """PyTorch, in one process."""
+    """PyTorch, in one process or as one of several."""
 
     name = "torch"
     version = torch.__version__
@@ -39,20 +38,40 @@ class TorchBackend(Backend):
     # ---- where it runs
 
     def open(self, request: DeviceRequest) -> None:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise UnsupportedError(
-                f"WORLD_SIZE={os.environ['WORLD_SIZE']}: this version trains in one process. Start the script with python."
-            )
+        self.rank, self.local_rank, self.world_size = _distributed.from_environment()
+        self._device = self._choose_device(request)
+        if self.world_size > 1:
+            _distributed.join(self._device)
+
+    def _choose_device(self, request: DeviceRequest) -> torch.device:
         if request.kind == "cpu" or (request.kind == "auto" and not torch.cuda.is_available()):
-            return
+            return torch.device("cpu")
+        if request.ids and self.local_rank >= len(request.ids):
+            raise ConfigError(
+                f"Process {self.local_rank} of this machine has no GPU among {list(request.ids)}. Name more."
+            )
         number = request.ids[self.local_rank] if request.ids else self.local_rank
         if number >= torch.cuda.device_count():
             raise ConfigError(
-                f"GPU {number} was asked for, and PyTorch finds {torch.cuda.device_count()}. Name one that is there, or "
+                f"GPU {number} was asked for, and PyTorch finds {torch.cuda.device_count()}. Name one that is there, "
+                "or "
                 "set cpu=True."
             )
         torch.cuda.set_device(number)
-        self._device = torch.device("cuda", number)
+        return torch.device("cuda", number)
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value] if self.world_size == 1 else _distributed.gather(value)
+
+    def barrier(self) -> None:
+        self.gather(None)
+
+    def unsynchronised(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
+        return _distributed.unsynchronised(models)
+
+    def align_untrained(self, models: Sequence[Any]) -> None:
+        if self.world_size > 1:
+            _distributed.align_untrained(models)
 
     def device(self) -> torch.device:
         return self._device
@@ -97,13 +116,24 @@ class TorchBackend(Backend):
         return isinstance(value, torch.nn.Module)
 
     def prepare_model(self, model: Any, *, sync_bn: bool, find_unused_parameters: bool) -> Any:
-        return model.to(self._device)
+        model = model.to(self._device)
+        if self.world_size == 1:
+            return model
+        if sync_bn:
+            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return _distributed.replicate(model, self._device, find_unused_parameters)
+
+    def unwrap_model(self, model: Any) -> Any:
+        return model.module if isinstance(model, _distributed.Replica) else model
 
     def set_training(self, model: Any, training: bool) -> None:
         model.train(training)
 
     def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         return model.named_parameters()  # type: ignore[no-any-return]
+
+    def wants_gradient(self, parameter: Any) -> bool:
+        return bool(parameter.requires_grad)
 
     # ---- optimizers and schedulers
 
@@ -173,6 +203,12 @@ class TorchBackend(Backend):
         if all(type(value) in (bool, int, float) for value in values):
             return torch.tensor(values, dtype=kind, device=self._device)
         return torch.stack([torch.as_tensor(value).to(self._device, kind) for value in values])
+
+    def cast(self, tensor: Any, dtype: str) -> Any:
+        return tensor.to(getattr(torch, dtype))
+
+    def concatenate(self, tensors: Sequence[Any]) -> Any:
+        return torch.cat(list(tensors))
 
     def mean(self, tensor: Any) -> float:
         return float(tensor.to(torch.float64).mean().item())

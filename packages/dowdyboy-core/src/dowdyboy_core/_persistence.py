@@ -1,0 +1,154 @@
+"""The part of the Trainer that saves a run, and takes one up again."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from ._backend import Backend
+from ._checkpoint import Snapshot, read_snapshot
+from ._config import TrainerConfig
+from ._errors import CheckpointError, SetupError
+from ._saving import Position, apply_rest, apply_weights, position_of, take_snapshot
+from ._surface import Surface
+from .rand import derive_seed
+
+
+class Persistence(Surface):
+    """When a checkpoint is written, which one is the best, and how a run goes on from one."""
+
+    def __init__(self, config: TrainerConfig, backend: Backend) -> None:
+        super().__init__(config, backend)
+        self._resumed: Snapshot | None = None
+        self._unsaved: dict[str, str] = {}
+
+    def load_checkpoint(self, checkpoint_dir: str | os.PathLike[str], *, weights_only: bool = False) -> None:
+        """Takes up what a checkpoint holds; the next ``fit`` goes on where the saved one stopped.
+
+        Args:
+            checkpoint_dir: the folder of one checkpoint.
+            weights_only: take the weights of the models and components alone, and start a run of its own from them.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or doesn't fit the models and optimizers that were set.
+        """
+        folder = Path(checkpoint_dir)
+        self._load(folder, read_snapshot(folder, weights_only=weights_only), weights_only)
+
+    def _load(self, folder: Path, snapshot: Snapshot, weights_only: bool) -> None:
+        if not self._parts.models:
+            raise SetupError("load_checkpoint needs the models to load into. Call set_model or set_models first.")
+        apply_weights(self._backend, self._parts, snapshot, folder)
+        if weights_only:
+            self.print(f"took the weights of {str(folder)!r}")
+            return
+        apply_rest(self._backend, self._parts, snapshot, self._stepper.scaler, self._records, folder)
+        self._position = position_of(snapshot)
+        self._adapt_to_world_size(snapshot)
+        self._epoch = self._position.epoch
+        self._resumed = snapshot
+        if folder.resolve().parent == self._checkpoints.path.resolve():  # our own run goes on: so do its curves
+            self._metrics.cut_back(int(snapshot.index["metrics_bytes"]))
+        self.print(f"resumed from {str(folder)!r}: {self._position.epoch} epochs, {self._position.train_step} steps")
+
+    def _adapt_to_world_size(self, snapshot: Snapshot) -> None:
+        before = int(snapshot.index["world_size"])
+        if before == self.world_size:
+            return
+        # Within an epoch the batches that all processes had done are skipped, as nearly as the new number allows.
+        self._position.batch = self._position.batch * before // self.world_size
+        self._warn(
+            f"The checkpoint was saved by {before} processes and this run has {self.world_size}: it goes on, but not "
+            "with the numbers that an uninterrupted run would have had."
+        )
+
+    def _begin_fit(self) -> None:
+        """Brings the run to its start, or to where a checkpoint left it."""
+        if self.is_main_process():
+            self._checkpoints.tidy()
+        self._backend.barrier()
+        if self._resumed is None and self.config.resume is not None:
+            self._resume()
+        self._streams.seed(derive_seed(self.config.seed, "fit", self.rank))
+        self._unsaved = {}
+        if self._resumed is None:
+            self._records.clear()
+            best = self._position.best  # of an earlier fit of this trainer, whose best checkpoint must not be lost
+            self._position, self._epoch = Position(best=best), 0
+
+    def _resume(self) -> None:
+        if self.config.resume == "auto":
+            # One process chooses: a file system may show others an older state of the folder.
+            found = self._checkpoints.newest() if self.is_main_process() else None
+            chosen = self._backend.gather(None if found is None else found[0])[0]
+            if chosen is not None:
+                self._load(chosen, found[1] if found is not None else read_snapshot(chosen), weights_only=False)
+        elif self.config.resume is not None:
+            self.load_checkpoint(self.config.resume)
+
+    def _continue_streams(self) -> None:
+        """Puts the random streams where the resumed run had them, once its loader has been started."""
+        if self._resumed is not None:
+            states = self._resumed.trees["rng"]
+            if len(states) == self.world_size:
+                self._streams.restore(states[self.rank])
+            self._resumed = None
+
+    def _save_epoch(self, ep: int, value: float | None) -> None:
+        best = self.config.save_best and value is not None and self._is_best(value)
+        if best:
+            self._position.best = value
+        if not self.config.enable_save_checkpoint:
+            return
+        kinds = ["epoch"] if ep % self.config.save_interval == 0 else []
+        kinds += ["last_epoch"] if self.config.save_last else []
+        kinds += ["best_epoch"] if best else []
+        if kinds:
+            snapshot = self._snapshot()
+            for kind in kinds:
+                self._save(kind, ep, snapshot)
+        if best:
+            self.print(f"epoch {ep} is the best so far: {value:.6g}")
+
+    def _is_best(self, value: float) -> bool:
+        """Strictly better than all before; what is not a finite number is never the best."""
+        if not math.isfinite(value):
+            self._warn(f"The value that decides the best is {value} in epoch {self._epoch}, and so it isn't the best.")
+            return False
+        best = self._position.best
+        return best is None or (value < best if self.config.save_best_type == "min" else value > best)
+
+    def _save_within_epoch(self, ep: int, closing: int) -> None:
+        """Refreshes the last checkpoint every ``save_steps`` training steps.
+
+        Called where an accumulation window of ``closing`` batches closes: gradients under way are in no checkpoint.
+        """
+        every, step = self.config.save_steps, self._position.train_step
+        if every is not None and self.config.enable_save_checkpoint and step // every > (step - closing) // every:
+            self._save("last_epoch", ep, self._snapshot())
+
+    def _snapshot(self) -> Snapshot:
+        about = {
+            "name": self.config.name,
+            "seed": self.config.seed,
+            "precision": self._precision,
+            "metrics_bytes": self._metrics.size(),
+        }
+        scaler, streams, records = self._stepper.scaler, self._streams, self._records
+        return take_snapshot(self._backend, self._parts, self._position, scaler, streams, records, about)
+
+    def _save(self, kind: str, ep: int, snapshot: Snapshot) -> None:
+        if self.is_main_process():
+            self._unsaved.pop(kind, None)
+            if not self._checkpoints.save(kind, ep, snapshot):
+                self._unsaved[kind] = f"{kind}_{ep}"
+
+    def _check_saved(self) -> None:
+        """Ends a fit whose last checkpoint could not be written with an error, once everything else is done."""
+        if self._unsaved:
+            names = ", ".join(sorted(self._unsaved.values()))
+            raise CheckpointError(
+                f"Training is over, but the last save of {names} in {str(self._checkpoints.path)!r} failed; see the "
+                "log. Older checkpoints are whole."
+            )

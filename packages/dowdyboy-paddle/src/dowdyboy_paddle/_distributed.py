@@ -1,0 +1,99 @@
+"""Several processes on PaddlePaddle: fleet and its DataParallel.
+
+Who launches the processes (python -m paddle.distributed.launch, ``spawn`` below) sets PADDLE_TRAINER_ID,
+PADDLE_TRAINERS_NUM and the endpoints in their environment; nothing here asks for more.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import paddle
+import paddle.distributed as dist
+from paddle.distributed import fleet
+
+from dowdyboy_core import SetupError, UnsupportedError
+from dowdyboy_core._config import check_process_count
+
+
+def from_environment() -> tuple[int, int, int]:
+    """Rank, local rank and world size as the launcher says; (0, 0, 1) without one."""
+    world_size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+    if world_size == 1:
+        return 0, 0, 1
+    missing = [name for name in ("PADDLE_TRAINER_ID", "PADDLE_TRAINER_ENDPOINTS") if name not in os.environ]
+    if missing:
+        raise SetupError(
+            f"PADDLE_TRAINERS_NUM={world_size} is set and {', '.join(missing)} not. Start the script with "
+            "python -m paddle.distributed.launch, or set them all."
+        )
+    rank = int(os.environ["PADDLE_TRAINER_ID"])
+    return rank, int(os.environ.get("PADDLE_RANK_IN_NODE", rank)), world_size
+
+
+def join(device: str) -> None:
+    """Meets the other processes: over NCCL on GPUs, over gloo on CPUs."""
+    if device == "cpu" and sys.platform != "linux":
+        raise UnsupportedError(
+            f"PaddlePaddle has gloo on Linux only, and this is {sys.platform!r}. Run in one process, or on Linux."
+        )
+    if not dist.is_initialized():
+        fleet.init(is_collective=True, log_level="WARNING")
+
+
+def gather(value: Any) -> list[Any]:
+    """A plain value of every process, in the order of the ranks."""
+    values: list[Any] = []
+    dist.all_gather_object(values, value)
+    return values
+
+
+def replicate(model: paddle.nn.Layer, find_unused_parameters: bool) -> paddle.nn.Layer:
+    """The model wrapped for several processes; as it is if it has nothing to train."""
+    if all(parameter.stop_gradient for parameter in model.parameters()):
+        return model
+    # What fleet.distributed_model makes for data parallelism; said directly, since find_unused_parameters is a
+    # setting of the whole job there and of a model here.
+    return paddle.DataParallel(model, find_unused_parameters=find_unused_parameters)
+
+
+def unsynchronised(models: Sequence[Any]) -> AbstractContextManager[Any]:
+    """Keeps gradients in this process for the time of the context."""
+    stack = ExitStack()
+    for model in models:
+        if isinstance(model, paddle.DataParallel):
+            stack.enter_context(model.no_sync())
+    return stack
+
+
+def align_untrained(models: Sequence[Any]) -> None:
+    """Gives every process the buffers of the first one, and what is kept as parameters without a gradient.
+
+    The running statistics of a BatchNorm are such parameters.
+    """
+    for model in models:
+        for tensor in model.state_dict().values():
+            if tensor.stop_gradient:
+                dist.broadcast(tensor, 0)
+
+
+def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -> None:
+    """Runs ``function(*args)`` in ``nprocs`` processes on this machine, as paddle's launcher would start them.
+
+    Args:
+        function: a function that can be imported, since each process starts afresh.
+        nprocs: how many processes.
+        args: what it gets.
+
+    Raises:
+        ConfigError: ``nprocs`` is no positive int.
+        Exception: one of them failed; the others were ended.
+    """
+    check_process_count(nprocs)
+    backend = "nccl" if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "gloo"
+    start: Any = dist.spawn  # annotated without the options that it documents
+    start(function, args=tuple(args), nprocs=nprocs, backend=backend)
