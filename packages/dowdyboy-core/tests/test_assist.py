@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from dowdyboy_core import assist
 from dowdyboy_core._errors import ConfigError
 from dowdyboy_core.assist import (
@@ -15,9 +16,6 @@ from dowdyboy_core.assist import (
     get_dilated_conv_out_size,
     get_trans_conv_out_size,
 )
-
-paddle = pytest.importorskip("paddle")
-torch = pytest.importorskip("torch")
 
 CASES = 150
 
@@ -33,6 +31,7 @@ def _wide(value: Any, axes: int) -> tuple[int, ...]:
 
 def _torch_size(transposed: bool, size: tuple[int, ...], k: Any, s: Any, p: Any, d: Any, extra: Any) -> Any:
     """What torch's layer gives; None where it refuses."""
+    torch = pytest.importorskip("torch")
     axes = len(size)
     kind = getattr(torch.nn, f"Conv{'Transpose' if transposed else ''}{axes}d")
     more = {"output_padding": extra} if transposed else {}
@@ -45,6 +44,7 @@ def _torch_size(transposed: bool, size: tuple[int, ...], k: Any, s: Any, p: Any,
 
 
 def _paddle_size(transposed: bool, size: tuple[int, ...], k: Any, s: Any, p: Any, d: Any, extra: Any) -> Any:
+    paddle = pytest.importorskip("paddle")
     axes = len(size)
     kind = getattr(paddle.nn, f"Conv{axes}D{'Transpose' if transposed else ''}")
     more = {"output_padding": list(extra) if isinstance(extra, tuple) else extra} if transposed else {}
@@ -110,7 +110,7 @@ def test_int_in_int_out_tuple_in_tuple_out() -> None:
 
 
 def test_integers_of_numpy_become_plain_ones() -> None:
-    out = get_conv_out_size(np.int64(8), np.int32(3))  # type: ignore[call-overload]
+    out = get_conv_out_size(np.int64(8), np.int32(3))
     assert (out, type(out)) == (6, int)
 
 

@@ -12,13 +12,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import dowdyboy_core
 import numpy as np
 import pytest
-from dowdyboy_core._errors import ConfigError
-from dowdyboy_core.rand import derive_seed, set_seed, wheel_rand_index, wheel_ratio
 from hypothesis import given
 from hypothesis import strategies as st
+
+import dowdyboy_core
+from dowdyboy_core._errors import ConfigError
+from dowdyboy_core.rand import derive_seed, set_seed, wheel_rand_index, wheel_ratio
 
 
 @pytest.fixture(autouse=True)
@@ -61,8 +62,13 @@ def test_a_large_seed_is_reduced_for_numpy_alone() -> None:
     small = _draws()
     assert large[0] != small[0]
     assert large[1] == small[1]
+    for seed in (2**31 + 5, 2**32 - 1):  # numpy takes these as they are
+        np.random.seed(seed)
+        expected = np.random.random()
+        set_seed(seed)
+        assert np.random.random() == expected
     set_seed(2**63 - 1)
-    set_seed(np.int64(5))  # type: ignore[arg-type]
+    set_seed(np.int64(5))
     assert _draws() == small
 
 
@@ -145,7 +151,7 @@ def test_derived_seeds_use_all_63_bits() -> None:
 
 
 def test_numpy_integers_and_subclasses_of_str_count_as_what_they_are() -> None:
-    assert derive_seed(np.int64(3), np.str_("a")) == derive_seed(3, "a")  # type: ignore[arg-type]
+    assert derive_seed(np.int64(3), np.str_("a")) == derive_seed(3, "a")
 
 
 @pytest.mark.parametrize("key", [1.0, None, b"a", True, ("a",)])
@@ -223,7 +229,7 @@ def test_weights_come_in_any_kind_of_list(kind: Any) -> None:
 
 def test_single_weights_may_be_of_any_kind_of_number() -> None:
     mixed = [np.float32(1), np.int64(1), Fraction(1, 2), 1.5]
-    assert wheel_ratio(mixed) == [0.25, 0.5, 0.625, 1.0]  # type: ignore[arg-type]
+    assert wheel_ratio(mixed) == [0.25, 0.5, 0.625, 1.0]
 
 
 @given(st.lists(st.floats(0, 1e308), min_size=1, max_size=30).filter(any))

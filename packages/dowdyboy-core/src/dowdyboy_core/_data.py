@@ -109,7 +109,7 @@ class ReadBatch:
         with self._seeded(key.seed):
             if not self._batched:
                 return self._collate(self._dataset[key.indices])
-            if hasattr(self._dataset, "__getitems__"):
+            if getattr(self._dataset, "__getitems__", None) is not None:
                 return self._collate(self._dataset.__getitems__(key.indices))
             return self._collate([self._dataset[index] for index in key.indices])
 

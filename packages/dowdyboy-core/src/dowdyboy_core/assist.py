@@ -96,7 +96,8 @@ def get_trans_conv_out_size(
         k: Kernel size.
         s: Stride.
         p: Padding, that is, what is cut off both sides of the output.
-        output_padding: What is added to one side of the output; below the larger of ``s`` and ``d``.
+        output_padding: What is added to one side of the output; below the larger of ``s`` and ``d``. (paddle
+            3.3 on a CPU fails where it is not below ``s`` either.)
         d: Dilation.
 
     Raises:

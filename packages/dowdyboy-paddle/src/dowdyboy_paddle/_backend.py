@@ -229,10 +229,10 @@ class PaddleBackend(Backend):
         _state.load_optimizer_state(optimizer, names, state)
 
     def scheduler_state(self, scheduler: Any) -> Any:
-        return _state.to_tree(scheduler.state_dict())
+        return _state.scheduler_state(scheduler)
 
     def load_scheduler_state(self, scheduler: Any, state: Any) -> None:
-        scheduler.set_state_dict(_state.from_tree(state))
+        _state.load_scheduler_state(scheduler, state)
 
     def tensor_state(self, tensor: Any) -> Array:
         return _state.to_array(tensor)

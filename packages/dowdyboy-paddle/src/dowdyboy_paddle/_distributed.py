@@ -1,4 +1,4 @@
-"""Several processes on PaddlePaddle: fleet and its DataParallel.
+"""Several processes on PaddlePaddle: paddle.distributed and its DataParallel, the data-parallel part of fleet.
 
 Who launches the processes (python -m paddle.distributed.launch, ``spawn`` below) sets PADDLE_TRAINER_ID,
 PADDLE_TRAINERS_NUM and the endpoints in their environment; nothing here asks for more.
@@ -14,7 +14,6 @@ from typing import Any
 
 import paddle
 import paddle.distributed as dist
-from paddle.distributed import fleet
 
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
@@ -42,7 +41,9 @@ def join(device: str) -> None:
             f"PaddlePaddle has gloo on Linux only, and this is {sys.platform!r}. Run in one process, or on Linux."
         )
     if not dist.is_initialized():
-        fleet.init(is_collective=True, log_level="WARNING")
+        # What fleet.init starts from; it would go on to make a group for each kind of model parallelism, and on gloo
+        # each of them is slow and one more chance for a connection to fail.
+        dist.init_parallel_env()
 
 
 def gather(value: Any) -> list[Any]:

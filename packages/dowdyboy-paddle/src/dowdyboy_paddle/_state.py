@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import paddle
+from paddle.optimizer.lr import CosineAnnealingWarmRestarts
 
 from dowdyboy_core import CheckpointError
 from dowdyboy_core._state import Array, check_groups
@@ -111,7 +113,14 @@ def _paths(optimizer: Any, names: Mapping[int, str]) -> dict[str, str]:
     """
     parameters = [item for group in parameter_groups(optimizer) for item in group]
     named = [name for group in _named_groups(optimizer, names) for name in group]
-    return {item.name: name for item, name in zip(parameters, named, strict=True)}
+    paths = {item.name: name for item, name in zip(parameters, named, strict=True)}
+    # With multi_precision the slots go by the name of the parameter's float32 copy.
+    return paths | {copied.name: paths[own_name] for own_name, copied in _master_weights(optimizer).items()}
+
+
+def _master_weights(optimizer: Any) -> dict[str, Any]:
+    masters: dict[str, Any] = getattr(optimizer, "_master_weights", {})
+    return masters
 
 
 def optimizer_state(optimizer: Any, names: Mapping[int, str]) -> Any:
@@ -121,7 +130,7 @@ def optimizer_state(optimizer: Any, names: Mapping[int, str]) -> Any:
     for slot, tensors in optimizer._accumulators.items():
         for own_name, tensor in tensors.items():
             state.setdefault(paths[own_name], {})[slot] = to_array(tensor)
-    masters = getattr(optimizer, "_master_weights", {})
+    masters = _master_weights(optimizer)
     schedule = optimizer._learning_rate
     by_clock = isinstance(schedule, paddle.optimizer.lr.LRScheduler)
     return {
@@ -129,8 +138,31 @@ def optimizer_state(optimizer: Any, names: Mapping[int, str]) -> Any:
         "master_weights": {paths[own_name]: to_array(tensor) for own_name, tensor in masters.items()},
         "param_groups": [{"params": group} for group in _named_groups(optimizer, names)],
         "learning_rate": None if by_clock else optimizer.get_lr(),
-        "LR_Scheduler": to_tree(schedule.state_dict()) if by_clock else None,
+        "LR_Scheduler": scheduler_state(schedule) if by_clock else None,
     }
+
+
+def scheduler_state(scheduler: Any) -> Any:
+    """The state of a scheduler, with what the framework leaves out of it."""
+    state = to_tree(scheduler.state_dict())
+    if isinstance(scheduler, CosineAnnealingWarmRestarts):
+        state |= {name: getattr(scheduler, name) for name in _PLACE_IN_CYCLE}
+    return state
+
+
+def load_scheduler_state(scheduler: Any, state: Any) -> None:
+    """Puts such a state into a scheduler."""
+    state = from_tree(state)
+    if isinstance(scheduler, CosineAnnealingWarmRestarts):
+        for name in _PLACE_IN_CYCLE & state.keys():
+            setattr(scheduler, name, state.pop(name))
+    with warnings.catch_warnings():
+        # A LinearWarmup over another scheduler warns of what its own state_dict gave.
+        warnings.filterwarnings("ignore", "There are some unused values in state_dict")
+        scheduler.set_state_dict(state)
+
+
+_PLACE_IN_CYCLE = {"T_cur", "T_i"}
 
 
 def load_optimizer_state(optimizer: Any, names: Mapping[int, str], state: Any) -> None:
@@ -148,36 +180,56 @@ def load_optimizer_state(optimizer: Any, names: Mapping[int, str], state: Any) -
             "round. "
             "Make it as when it was saved, or load the weights alone with weights_only=True."
         )
-    live = _live_slots(optimizer, _paths(optimizer, names), state["state"])
-    for (path, slot), tensor in live.items():
-        tensor.set_value(to_tensor(state["state"][path][slot], tensor.place))
-    masters = {path: own_name for own_name, path in _paths(optimizer, names).items()}
-    for path, array in state["master_weights"].items():
-        optimizer._master_weights[masters[path]].set_value(to_tensor(array))
+    wanted = {(path, slot): array for path, slots in state["state"].items() for slot, array in slots.items()}
+    wanted |= {(path, _MASTER): array for path, array in state["master_weights"].items()}
+    for key, tensor in _live_slots(optimizer, names, wanted).items():
+        tensor.set_value(to_tensor(wanted[key], tensor.place))
+    _forget_slots(optimizer, names, state["state"])
     if by_clock:
-        optimizer._learning_rate.set_state_dict(from_tree(state["LR_Scheduler"]))
+        load_scheduler_state(optimizer._learning_rate, state["LR_Scheduler"])
     else:
         optimizer.set_lr(state["learning_rate"])
 
 
-def _live_slots(optimizer: Any, paths: Mapping[str, str], stored: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+_MASTER = "master_weight"
+
+
+def _live_slots(
+    optimizer: Any, names: Mapping[int, str], wanted: Mapping[tuple[str, str], Array]
+) -> dict[tuple[str, str], Any]:
     """The optimizer's own tensors for every stored slot, made now if it has not stepped yet."""
+    stored = {path for path, _ in wanted}
+    paths = _paths(optimizer, names)
     block = paddle.base.framework.default_main_program().global_block()
     for group in parameter_groups(optimizer):
         # set_state_dict would keep the values for later, under names that only that later step makes up.
         optimizer._create_accumulators(block, [item for item in group if paths[item.name] in stored])
+    paths = _paths(optimizer, names)  # anew: the float32 copies may only just have been made
+    kinds = {**optimizer._accumulators, _MASTER: _master_weights(optimizer)}
     live = {
         (paths[own_name], slot): tensor
-        for slot, tensors in optimizer._accumulators.items()
+        for slot, tensors in kinds.items()
         for own_name, tensor in tensors.items()
         if paths[own_name] in stored
     }
-    wanted = {(path, slot): array for path, slots in stored.items() for slot, array in slots.items()}
     lines = [f"missing: {path} {slot}" for path, slot in live.keys() - wanted.keys()]
     lines += [f"not in the optimizer: {path} {slot}" for path, slot in wanted.keys() - live.keys()]
     for key in live.keys() & wanted.keys():
         if tuple(live[key].shape) != tuple(wanted[key].shape):
-            lines.append(f"shape of {' '.join(key)}: stored {wanted[key].shape}, wanted {tuple(live[key].shape)}")
+            lines.append(
+                f"shape of {' '.join(key)}: stored {wanted[key].shape}, wanted {tuple(live[key].shape)}"
+            )
     if lines:
-        raise CheckpointError("The optimizer's state doesn't fit. Differences:\n  " + "\n  ".join(sorted(lines)))
+        raise CheckpointError(
+            "The optimizer's state doesn't fit. Differences:\n  " + "\n  ".join(sorted(lines))
+        )
     return live
+
+
+def _forget_slots(optimizer: Any, names: Mapping[int, str], stored: Mapping[str, Any]) -> None:
+    """Drops the slots of parameters that had none when the state was saved; their next step starts afresh."""
+    forgotten = [own_name for own_name, path in _paths(optimizer, names).items() if path not in stored]
+    for tensors in (*optimizer._accumulators.values(), _master_weights(optimizer)):
+        for own_name in forgotten:
+            tensors.pop(own_name, None)
+    optimizer._already_create_accumulator.difference_update(forgotten)

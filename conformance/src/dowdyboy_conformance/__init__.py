@@ -1,0 +1,5 @@
+"""Checks that a backend keeps the training contract of dowdyboy, clause by clause."""
+
+from ._harness import Harness, Optimizing
+
+__all__ = ["Harness", "Optimizing"]

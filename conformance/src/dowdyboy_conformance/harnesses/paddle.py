@@ -1,0 +1,164 @@
+"""The harness of dowdyboy-paddle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from dowdyboy_core import TrainerConfig
+from dowdyboy_paddle import Trainer
+from numpy.typing import NDArray
+from paddle.optimizer import lr as schedulers
+
+from .._harness import Harness, Layers, Optimizing
+
+
+class _Stream(paddle.io.IterableDataset):  # type: ignore[misc]
+    def __init__(self, start: Callable[[], Iterator[Any]]) -> None:
+        super().__init__()
+        self._start = start
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._start()
+
+
+class _Batches(paddle.io.BatchSampler):  # type: ignore[misc]
+    """A batch sampler of the user's own; the loader takes subclasses of its own class only."""
+
+    def __init__(self, given: Any) -> None:  # not calling super's: it wants a dataset
+        self._given = given
+        if hasattr(given, "set_epoch"):
+            self.set_epoch = given.set_epoch
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+
+class PaddleHarness(Harness):
+    """PaddlePaddle on the CPU."""
+
+    name = "paddle"
+    module = "dowdyboy_paddle"
+    viewer = "visualdl"
+    world_variable = "PADDLE_TRAINERS_NUM"
+    rank_variables = ("PADDLE_TRAINER_ID", "PADDLE_TRAINER_ENDPOINTS")
+    linear_is_transposed = True
+    arrays_become_tensors = True
+
+    def make_trainer(self, config: TrainerConfig) -> Trainer:
+        return Trainer(config)
+
+    def model(self, layers: Layers, *, batch_norm: bool = False, dropout: float = 0.0) -> Any:
+        parts: list[tuple[str, Any]] = []
+        for number, (weight, bias) in enumerate(layers):
+            if number:
+                parts.append((f"act{number}", paddle.nn.Tanh()))
+                if dropout:
+                    parts.append((f"drop{number}", paddle.nn.Dropout(dropout)))
+            linear = paddle.nn.Linear(weight.shape[1], weight.shape[0])
+            linear.weight.set_value(np.ascontiguousarray(weight.T))
+            linear.bias.set_value(bias)
+            parts.append((f"fc{number}", linear))
+            if batch_norm and not number:
+                parts.append(("norm0", paddle.nn.BatchNorm1D(weight.shape[0], use_global_stats=False)))
+        return paddle.nn.Sequential(*parts)
+
+    def native_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
+        return model.named_parameters()  # type: ignore[no-any-return]
+
+    def optimizer(
+        self, name: str, models: Sequence[Any], lr: float, *, schedule: str | None = None, mode: str = "min"
+    ) -> Optimizing:
+        scheduler: Any = None
+        if schedule == "step":
+            scheduler = schedulers.StepDecay(lr, step_size=1, gamma=0.5)
+        elif schedule == "plateau":
+            scheduler = schedulers.ReduceOnPlateau(lr, mode=mode, factor=0.5, patience=0)
+        rate = lr if scheduler is None else scheduler
+        parameters = [item for model in models for item in model.parameters()]
+        optimizers = paddle.optimizer
+        if name == "sgd":
+            optimizer = optimizers.SGD(rate, parameters)
+        elif name == "momentum":
+            optimizer = optimizers.Momentum(rate, 0.9, parameters)
+        elif name == "adam":
+            optimizer = optimizers.Adam(rate, parameters=parameters)
+        else:
+            optimizer = optimizers.AdamW(rate, parameters=parameters, weight_decay=0.01)
+        return Optimizing(optimizer, scheduler)
+
+    def learning_rate(self, optimizer: Any) -> float:
+        return float(optimizer.get_lr())
+
+    def loss(self, name: str) -> Any:
+        return paddle.nn.CrossEntropyLoss() if name == "cross_entropy" else paddle.nn.MSELoss()
+
+    def dataset(self, *arrays: NDArray[Any]) -> Any:
+        return paddle.io.TensorDataset([paddle.to_tensor(array) for array in arrays])
+
+    def stream(self, start: Callable[[], Iterator[Any]]) -> Any:
+        return _Stream(start)
+
+    def loader(
+        self,
+        dataset: Any,
+        batch_size: int | None,
+        *,
+        shuffle: bool = False,
+        workers: int = 0,
+        drop_last: bool = False,
+        collate: Callable[[Any], Any] | None = None,
+    ) -> Any:
+        return paddle.io.DataLoader(
+            dataset,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            num_workers=workers,
+            drop_last=drop_last,
+            collate_fn=collate,
+        )
+
+    def batched_by(self, dataset: Any, batch_sampler: Any) -> Any:
+        return paddle.io.DataLoader(dataset, batch_sampler=_Batches(batch_sampler))
+
+    def tensor(self, values: Any) -> Any:
+        return paddle.to_tensor(np.array(values))
+
+    def is_tensor(self, value: Any) -> bool:
+        return isinstance(value, paddle.Tensor)
+
+    def numpy(self, tensor: Any) -> NDArray[Any]:
+        return np.array(tensor.numpy())
+
+    def has_graph(self, tensor: Any) -> bool:
+        return not tensor.stop_gradient
+
+    def overwrite(self, tensor: Any, value: float) -> None:
+        with paddle.no_grad():
+            tensor.fill_(value)
+
+    def is_training(self, model: Any) -> bool:
+        return bool(model.training)
+
+    def is_grad_enabled(self) -> bool:
+        return bool(paddle.is_grad_enabled())
+
+    def draw(self) -> float:
+        return float(paddle.rand([1]).item())
+
+    def read_curves(self, folder: Path) -> dict[str, list[tuple[int, float]]]:
+        from visualdl import LogReader
+
+        points: dict[str, list[tuple[int, float]]] = {}
+        for path in sorted(folder.iterdir()):
+            reader = LogReader(file_path=str(path))
+            for tag in reader.get_tags().get("scalar", []):
+                found = [(point.id, point.value) for point in reader.get_data("scalar", tag)]
+                points.setdefault(tag, []).extend(found)
+        return points

@@ -1,0 +1,141 @@
+"""The harness of dowdyboy-torch."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from dowdyboy_core import TrainerConfig
+from dowdyboy_torch import Trainer
+from numpy.typing import NDArray
+from torch.optim import lr_scheduler
+
+from .._harness import Harness, Layers, Optimizing
+
+
+class _Stream(torch.utils.data.IterableDataset[Any]):
+    def __init__(self, start: Callable[[], Iterator[Any]]) -> None:
+        self._start = start
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._start()
+
+
+class TorchHarness(Harness):
+    """PyTorch on the CPU."""
+
+    name = "torch"
+    module = "dowdyboy_torch"
+    viewer = "tensorboard"
+    world_variable = "WORLD_SIZE"
+    rank_variables = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    capabilities = frozenset({"fp16", "bf16"})
+
+    def make_trainer(self, config: TrainerConfig) -> Trainer:
+        return Trainer(config)
+
+    def model(self, layers: Layers, *, batch_norm: bool = False, dropout: float = 0.0) -> Any:
+        parts: OrderedDict[str, torch.nn.Module] = OrderedDict()
+        for number, (weight, bias) in enumerate(layers):
+            if number:
+                parts[f"act{number}"] = torch.nn.Tanh()
+                if dropout:
+                    parts[f"drop{number}"] = torch.nn.Dropout(dropout)
+            linear = torch.nn.Linear(weight.shape[1], weight.shape[0])
+            with torch.no_grad():
+                linear.weight.copy_(torch.from_numpy(weight))
+                linear.bias.copy_(torch.from_numpy(bias))
+            parts[f"fc{number}"] = linear
+            if batch_norm and not number:
+                parts["norm0"] = torch.nn.BatchNorm1d(weight.shape[0])
+        return torch.nn.Sequential(parts)
+
+    def native_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
+        return model.named_parameters()  # type: ignore[no-any-return]
+
+    def optimizer(
+        self, name: str, models: Sequence[Any], lr: float, *, schedule: str | None = None, mode: str = "min"
+    ) -> Optimizing:
+        parameters = [item for model in models for item in model.parameters()]
+        optimizer: torch.optim.Optimizer
+        if name in ("sgd", "momentum"):
+            optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9 if name == "momentum" else 0.0)
+        elif name == "adam":
+            optimizer = torch.optim.Adam(parameters, lr=lr)
+        else:
+            optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01)
+        if schedule is None:
+            return Optimizing(optimizer, None)
+        if schedule == "step":
+            return Optimizing(optimizer, lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5))
+        plateau = lr_scheduler.ReduceLROnPlateau(optimizer, mode=mode, factor=0.5, patience=0)
+        return Optimizing(optimizer, plateau)
+
+    def learning_rate(self, optimizer: Any) -> float:
+        return float(optimizer.param_groups[0]["lr"])
+
+    def loss(self, name: str) -> Any:
+        return torch.nn.CrossEntropyLoss() if name == "cross_entropy" else torch.nn.MSELoss()
+
+    def dataset(self, *arrays: NDArray[Any]) -> Any:
+        return torch.utils.data.TensorDataset(*(torch.from_numpy(array.copy()) for array in arrays))
+
+    def stream(self, start: Callable[[], Iterator[Any]]) -> Any:
+        return _Stream(start)
+
+    def loader(
+        self,
+        dataset: Any,
+        batch_size: int | None,
+        *,
+        shuffle: bool = False,
+        workers: int = 0,
+        drop_last: bool = False,
+        collate: Callable[[Any], Any] | None = None,
+    ) -> Any:
+        order = {} if isinstance(dataset, _Stream) else {"shuffle": shuffle}
+        return torch.utils.data.DataLoader(
+            dataset, batch_size, num_workers=workers, drop_last=drop_last, collate_fn=collate, **order
+        )
+
+    def batched_by(self, dataset: Any, batch_sampler: Any) -> Any:
+        return torch.utils.data.DataLoader(dataset, batch_sampler=batch_sampler)
+
+    def tensor(self, values: Any) -> Any:
+        return torch.from_numpy(np.array(values))
+
+    def is_tensor(self, value: Any) -> bool:
+        return isinstance(value, torch.Tensor)
+
+    def numpy(self, tensor: Any) -> NDArray[Any]:
+        return np.array(tensor.detach().numpy())
+
+    def has_graph(self, tensor: Any) -> bool:
+        return bool(tensor.requires_grad)
+
+    def overwrite(self, tensor: Any, value: float) -> None:
+        with torch.no_grad():
+            tensor.fill_(value)
+
+    def is_training(self, model: Any) -> bool:
+        return bool(model.training)
+
+    def is_grad_enabled(self) -> bool:
+        return torch.is_grad_enabled()
+
+    def draw(self) -> float:
+        return float(torch.rand(()).item())
+
+    def read_curves(self, folder: Path) -> dict[str, list[tuple[int, float]]]:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+        events.Reload()
+        return {
+            tag: [(point.step, point.value) for point in events.Scalars(tag)]
+            for tag in events.Tags()["scalars"]
+        }

@@ -1,0 +1,387 @@
+"""Every kind of DataLoader, taken apart: the same batches in any process count, worker count and after a restart."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import random
+from collections import Counter
+from collections.abc import Iterator
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, NamedTuple
+
+import numpy as np
+import paddle
+import pytest
+from dowdyboy_core._data import BatchKey, MapParts, ReadBatch, Share, StreamParts, open_loader
+from dowdyboy_core._nested import map_leaves
+from dowdyboy_core._rng import RandomStreams
+from dowdyboy_paddle._backend import PaddleBackend
+from paddle.io import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedBatchSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+BACKEND = PaddleBackend()
+STREAMS = RandomStreams(BACKEND)
+
+
+class Numbers(Dataset):
+    """The samples 0, 1, …, size-1."""
+
+    def __init__(self, size: int = 10) -> None:
+        self.size = size
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        self.read.append(index)
+        return index
+
+
+class Augmented(Numbers):
+    """Samples that draw from all three global streams."""
+
+    def __getitem__(self, index: int) -> Any:
+        return index, random.random(), np.random.rand(), paddle.rand([2])
+
+
+class Stream(IterableDataset):
+    """The samples of Numbers, as a stream."""
+
+    def __init__(self, size: int = 10) -> None:
+        self.size = size
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(range(self.size))
+
+
+class SizedStream(Stream):
+    def __len__(self) -> int:
+        return self.size
+
+
+def opened(loader: Any, share: Share = Share(), fill_up: bool = True) -> Any:  # noqa: B008
+    parts = BACKEND.split_loader(loader, STREAMS.isolated)
+    assert isinstance(parts, (MapParts, StreamParts))
+    return open_loader(parts, STREAMS, 7, share, fill_up=fill_up)
+
+
+def plain(batch: Any) -> Any:
+    return map_leaves(lambda leaf: leaf.tolist() if hasattr(leaf, "tolist") else leaf, batch)
+
+
+def run(loader: Any, epoch: int = 1, start: int = 0) -> list[Any]:
+    return [plain(BACKEND.to_device(batch)) for batch in opened(loader).epoch(epoch, start)]
+
+
+def flat(batches: list[Any]) -> list[Any]:
+    return [item for batch in batches for item in batch]
+
+
+def test_only_a_dataloader_is_taken_apart() -> None:
+    assert BACKEND.split_loader([1, 2], STREAMS.isolated) is None
+
+
+def test_in_order() -> None:
+    assert run(DataLoader(Numbers(), batch_size=4)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert run(DataLoader(Numbers(), batch_size=4, drop_last=True)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert run(DataLoader(Numbers(1), batch_size=4)) == [[0]]
+    assert run(DataLoader(Numbers(0), batch_size=4)) == []
+
+
+def test_shuffled_is_a_function_of_the_epoch() -> None:
+    loader = DataLoader(Numbers(), batch_size=4, shuffle=True)
+    first = run(loader)
+    assert [len(batch) for batch in first] == [4, 4, 2]
+    assert sorted(flat(first)) == list(range(10)) != flat(first)
+    paddle.seed(99)
+    np.random.seed(99)
+    assert run(loader) == first
+    assert run(loader, epoch=2) != first
+    # Pinned: the same on the other framework, and in every version.
+    assert flat(first) == [7, 4, 1, 9, 5, 0, 8, 3, 6, 2]
+
+
+def test_drawing_batches_leaves_the_global_streams_alone() -> None:
+    for loader in (
+        DataLoader(Augmented(), batch_size=4, shuffle=True),
+        sampled(Augmented(), SubsetRandomSampler(range(10)), 4),
+        DataLoader(Augmented(), batch_size=4, num_workers=1),
+        DataLoader(SizedStream(), batch_size=4),
+    ):
+        STREAMS.seed(3)
+        run(loader)
+        drawn = random.random(), np.random.rand(), paddle.rand([1]).item()
+        STREAMS.seed(3)
+        assert drawn == (random.random(), np.random.rand(), paddle.rand([1]).item())
+
+
+class Backwards(Sampler):
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.size - 1, -1, -1))
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class InEpochs(Backwards):
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([self.epoch] * self.size)
+
+
+def sampled(dataset: Any, sampler: Any, batch_size: int, **settings: Any) -> DataLoader:
+    return DataLoader(dataset, batch_sampler=BatchSampler(sampler=sampler, batch_size=batch_size), **settings)
+
+
+def test_samplers() -> None:
+    assert run(sampled(Numbers(5), Backwards(5), 2)) == [[4, 3], [2, 1], [0]]
+    assert run(sampled(Numbers(5), InEpochs(3), 2), epoch=2) == [[2, 2], [2]]
+    subset = sampled(Numbers(), SubsetRandomSampler([2, 4, 6]), 2)
+    assert sorted(flat(run(subset))) == [2, 4, 6]
+    assert run(subset) == run(subset)
+    fewer = run(sampled(Numbers(4), RandomSampler(Numbers(4), num_samples=3), 2))
+    assert [len(batch) for batch in fewer] == [2, 1]
+    assert len(set(flat(fewer))) == 3
+    again = run(sampled(Numbers(4), RandomSampler(Numbers(4), True, 50), 50))
+    assert set(flat(again)) == {0, 1, 2, 3}
+    weighted = WeightedRandomSampler([0.0, 1.0, 0.0, 3.0], 40)
+    assert set(flat(run(sampled(Numbers(4), weighted, 40)))) == {1, 3}
+    dealt = DistributedBatchSampler(Numbers(), 4, num_replicas=2, rank=1)
+    assert flat(run(DataLoader(Numbers(), batch_sampler=dealt))) == list(range(10))
+
+
+def test_a_sampler_with_a_generator_of_its_own_is_asked() -> None:
+    sampler = RandomSampler(Numbers(), generator=iter([3, 1, 2]), num_samples=3, replacement=True)
+    assert run(sampled(Numbers(), sampler, 2)) == [[3, 1], [2]]
+
+
+def test_batch_samplers() -> None:
+    assert run(DataLoader(Numbers(5), batch_sampler=[[0, 4], [1], [2, 3]])) == [[0, 4], [1], [2, 3]]
+    own = DataLoader(Numbers(5), batch_sampler=BatchSampler(sampler=Backwards(5), batch_size=2, drop_last=True))
+    assert run(own) == [[4, 3], [2, 1]]
+
+    class Unsized:
+        def __iter__(self) -> Iterator[list[int]]:
+            yield [random.randrange(5), int(paddle.randint(5, shape=[1]))]
+
+    loader = DataLoader(Numbers(5), batch_sampler=Unsized())
+    assert opened(loader).count() is None
+    assert run(loader) == run(loader)
+    assert len({str(run(loader, epoch)) for epoch in range(8)}) > 1
+
+
+def test_data_that_comes_batched() -> None:
+    assert run(DataLoader(Numbers(3), batch_size=None)) == [0, 1, 2]
+
+    class Bulk(Numbers):
+        def __getitem__(self, index: int) -> Any:
+            return np.array([index, index]) * 10
+
+    assert run(DataLoader(Bulk(2), batch_size=None)) == [[0, 0], [10, 10]]
+
+
+def test_collate_functions() -> None:
+    assert run(DataLoader(Numbers(3), batch_size=2, collate_fn=sum)) == [1, 2]
+    assert run(DataLoader(Numbers(3), batch_size=None, collate_fn=str)) == ["0", "1", "2"]
+
+
+def test_datasets_that_are_asked_for_a_batch_at_once() -> None:
+    class Bulk(Numbers):
+        def __getitems__(self, indices: list[int]) -> list[int]:
+            assert all(type(index) is int for index in indices)
+            return [index * 10 for index in indices]
+
+    assert run(DataLoader(Bulk(3), batch_size=2)) == [[0, 10], [20]]
+    assert run(DataLoader(Bulk(3), batch_size=2, num_workers=1)) == [[0, 10], [20]]
+    subset = paddle.io.Subset(Numbers(), [7, 8, 9])
+    assert run(DataLoader(subset, batch_size=2)) == [[7, 8], [9]]
+
+    class Without(Numbers):
+        __getitems__ = None
+
+    assert run(DataLoader(Without(3), batch_size=2)) == [[0, 1], [2]]
+
+
+@pytest.mark.parametrize("kind", [Stream, SizedStream])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_streams(kind: Any, workers: int) -> None:
+    def loader(size: int, **settings: Any) -> DataLoader:
+        return DataLoader(kind(size), num_workers=workers, **settings)
+
+    assert run(loader(5, batch_size=2)) == [[0, 1], [2, 3], [4]]
+    assert run(loader(5, batch_size=2, drop_last=True)) == [[0, 1], [2, 3]]
+    assert run(loader(3, batch_size=None)) == [0, 1, 2]
+    assert run(loader(3, batch_size=2, collate_fn=sum)) == [1, 2]
+    assert run(loader(5, batch_size=2), start=1) == [[2, 3], [4]]
+    counts = [
+        opened(loader(5, batch_size=2)).count(),
+        opened(loader(5, batch_size=2, drop_last=True)).count(),
+        opened(loader(3, batch_size=None)).count(),
+    ]
+    assert counts == ([3, 2, 3] if kind is SizedStream else [None] * 3)
+
+
+def test_a_stream_draws_as_a_function_of_epoch_and_batch() -> None:
+    class Drawing(Stream):
+        def __iter__(self) -> Iterator[Any]:
+            for _ in range(self.size):
+                yield random.random(), np.random.rand(), paddle.rand([1])
+
+    loader = DataLoader(Drawing(6), batch_size=2)
+    first = run(loader)
+    assert run(loader) == first != run(loader, epoch=2)
+    assert run(loader, start=1) == first[1:]
+
+
+def without_time(batches: list[Any]) -> list[Any]:
+    return [plain(batch) for batch in batches]
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_change_nothing_over_epochs_and_restarts(persistent: bool) -> None:
+    def epochs(workers: int, start: int = 0) -> list[Any]:
+        settings = {"persistent_workers": True} if workers and persistent else {}
+        loader = DataLoader(Augmented(), batch_size=3, shuffle=True, num_workers=workers, **settings)
+        source = opened(loader)
+        return [without_time(list(source.epoch(epoch, start))) for epoch in (1, 2, 3)]
+
+    alone = epochs(0)
+    assert [len(batches) for batches in alone] == [4, 4, 4]
+    assert alone[0] != alone[1] != alone[2]
+    assert epochs(2) == alone
+    assert epochs(2, start=3) == [batches[3:] for batches in alone]
+
+
+def test_an_epoch_left_half_way_does_not_leak_into_the_next() -> None:
+    loader = DataLoader(Augmented(), batch_size=2, shuffle=True, num_workers=2, persistent_workers=True)
+    source = opened(loader)
+    half = source.epoch(1)
+    next(half)
+    expected = run(DataLoader(Augmented(), batch_size=2, shuffle=True), epoch=2)
+    assert without_time(list(source.epoch(2))) == expected
+
+
+class Named(NamedTuple):
+    image: Any
+    label: Any
+
+
+@dataclasses.dataclass
+class Boxed:
+    image: Any
+    name: str
+
+
+class Structured(Numbers):
+    def __init__(self, kind: str) -> None:
+        super().__init__(4)
+        self.kind = kind
+
+    def __getitem__(self, index: int) -> Any:
+        image = paddle.full([2], float(index))
+        return {
+            "named": Named(image, index),
+            "dataclass": Boxed(image, f"n{index}"),
+            "dict": {"image": image, "name": f"n{index}", "nested": [index, (image, "x")]},
+            "strings": f"n{index}",
+        }[self.kind]
+
+
+def first_sample(samples: list[Any]) -> Any:
+    return samples[0]
+
+
+@pytest.mark.parametrize("kind", ["named", "dataclass", "dict", "strings"])
+def test_batches_of_any_kind_go_through_workers(kind: str) -> None:
+    def batches(workers: int) -> list[Any]:
+        collate = first_sample if kind == "dataclass" else None
+        loader = DataLoader(Structured(kind), batch_size=2, num_workers=workers, collate_fn=collate)
+        return list(opened(loader).epoch(1))
+
+    alone, worked = batches(0), batches(2)
+    assert [type(batch) for batch in worked] == [type(batch) for batch in alone]
+    expected = {"named": Named, "dataclass": Boxed, "dict": dict, "strings": list}
+    assert all(isinstance(batch, expected[kind]) for batch in worked)
+    assert without_time(worked) == without_time(alone)
+
+
+def test_reading_begins_where_the_run_stopped() -> None:
+    data = Numbers()
+    assert run(DataLoader(data, batch_size=3), start=2) == [[6, 7, 8], [9]]
+    assert data.read == [6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_are_dealt_out(workers: int) -> None:
+    def dealt(rank: int, fill_up: bool) -> list[Any]:
+        loader = DataLoader(Numbers(5), batch_size=1, num_workers=workers)
+        return without_time(list(opened(loader, Share(rank, 3), fill_up).epoch(1)))
+
+    assert [dealt(rank, False) for rank in range(3)] == [[[0], [3]], [[1], [4]], [[2]]]
+    assert [dealt(rank, True) for rank in range(3)] == [[[0], [3]], [[1], [4]], [[2], [0]]]
+
+
+def test_tensors_alone_are_read_without_seeding() -> None:
+    parts = BACKEND.split_loader(DataLoader(TensorDataset([paddle.arange(4)])), STREAMS.isolated)
+    assert isinstance(parts, MapParts)
+    assert not parts.draws_random
+    own = DataLoader(TensorDataset([paddle.arange(4)]), collate_fn=first_sample)
+    parts = BACKEND.split_loader(own, STREAMS.isolated)
+    assert isinstance(parts, MapParts)
+    assert parts.draws_random
+
+
+def test_an_error_in_a_worker_is_raised_with_its_text() -> None:
+    class Broken(Numbers):
+        def __getitem__(self, index: int) -> int:
+            raise ValueError(f"sample {index} is broken")
+
+    for workers in (0, 1):
+        with pytest.raises(ValueError, match="sample 0 is broken"):
+            run(DataLoader(Broken(3), num_workers=workers))
+
+
+def test_what_a_spawned_worker_gets_can_be_sent() -> None:
+    parts = BACKEND.split_loader(DataLoader(Augmented(4), batch_size=2), STREAMS.isolated)
+    assert isinstance(parts, MapParts)
+    read = ReadBatch(parts, STREAMS)
+    sent = pickle.loads(ForkingPickler.dumps(read))
+    keys = [BatchKey(5, [1, 3])]
+    assert plain(sent(keys)) == plain(read(keys))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not paddle.is_compiled_with_cuda(), reason="needs a GPU")
+def test_batches_move_to_the_gpu() -> None:
+    from dowdyboy_core._config import DeviceRequest
+
+    backend = PaddleBackend()
+    backend.open(DeviceRequest("gpu"))
+    loader = DataLoader(Structured("dict"), batch_size=2, num_workers=1)
+    parts = backend.split_loader(loader, STREAMS.isolated)
+    assert parts is not None
+    batch = backend.to_device(next(open_loader(parts, STREAMS, 7, Share(), fill_up=True).epoch(1)))
+    assert batch["image"].place.is_gpu_place()
+    assert batch["nested"][1][0].place.is_gpu_place()
+    assert batch["name"] == ["n0", "n1"]
