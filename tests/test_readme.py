@@ -99,6 +99,7 @@ def test_python_compiles(readme: Path) -> None:
         compile(code, readme.name, "exec")
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("framework", ["torch", "paddle"])
 def test_the_script_does_what_the_readme_says(readme: Path, framework: str, tmp_path: Path) -> None:
@@ -133,6 +134,7 @@ def test_the_script_does_what_the_readme_says(readme: Path, framework: str, tmp_
     assert any((tmp_path / "out/log").iterdir())
 
 
+@pytest.mark.slow
 def test_blocks_that_follow_the_script_run(tmp_path: Path) -> None:
     (tmp_path / "digits.py").write_text(script(ENGLISH, "torch"), encoding="utf-8")
     followers = [block.code for block in blocks(ENGLISH, "runs after the script")]
@@ -149,6 +151,7 @@ def test_blocks_that_follow_the_script_run(tmp_path: Path) -> None:
     assert "======= epoch 11/12 begin =======" in said
 
 
+@pytest.mark.slow
 def test_blocks_that_run_on_their_own_run(tmp_path: Path) -> None:
     codes = [block.code for block in blocks(ENGLISH, "runs")]
     assert codes
@@ -171,6 +174,7 @@ def block_that_defines(*names: str) -> str:
     return code
 
 
+@pytest.mark.slow
 def test_the_sums_give_the_mean_over_samples(tmp_path: Path) -> None:
     driver = """
 import torch
@@ -190,6 +194,7 @@ assert found == [float((model(x).argmax(1) == y).sum()) / 5]
     run_python(path)
 
 
+@pytest.mark.slow
 def test_the_two_models_both_learn(tmp_path: Path) -> None:
     driver = """
 import torch

@@ -131,11 +131,11 @@ def main() -> None:
     dataset = TensorDataset([paddle.to_tensor(train.images), paddle.to_tensor(train.labels)])
     trainer.set_train_dataloader(DataLoader(dataset, batch_size=args.batch_size, shuffle=True, drop_last=True))
 
-    models = [make_generator(), make_critic()]
-    trainer.set_models(models)
-    trainer.set_optimizers(
-        [paddle.optimizer.Adam(args.lr, 0.5, 0.999, parameters=model.parameters()) for model in models]
-    )
+    generator, critic = make_generator(), make_critic()
+    of_generator = paddle.optimizer.Adam(args.lr, 0.5, 0.999, parameters=generator.parameters())
+    of_critic = paddle.optimizer.Adam(args.lr, 0.5, 0.999, parameters=critic.parameters())
+    trainer.set_models([generator, critic])
+    trainer.set_optimizers([of_generator, of_critic])
     trainer.fit(train_step, on_epoch_end=on_epoch_end)
     if trainer.is_main_process():
         draw_samples(trainer, Path(args.out_dir, "samples.png"))

@@ -131,9 +131,11 @@ def main() -> None:
     dataset = TensorDataset(torch.from_numpy(train.images), torch.from_numpy(train.labels))
     trainer.set_train_dataloader(DataLoader(dataset, batch_size=args.batch_size, shuffle=True, drop_last=True))
 
-    models = [make_generator(), make_critic()]
-    trainer.set_models(models)
-    trainer.set_optimizers([torch.optim.Adam(model.parameters(), args.lr, (0.5, 0.999)) for model in models])
+    generator, critic = make_generator(), make_critic()
+    of_generator = torch.optim.Adam(generator.parameters(), args.lr, (0.5, 0.999))
+    of_critic = torch.optim.Adam(critic.parameters(), args.lr, (0.5, 0.999))
+    trainer.set_models([generator, critic])
+    trainer.set_optimizers([of_generator, of_critic])
     trainer.fit(train_step, on_epoch_end=on_epoch_end)
     if trainer.is_main_process():
         draw_samples(trainer, Path(args.out_dir, "samples.png"))

@@ -65,6 +65,14 @@ class Harness(ABC):
         """The parameters of a model with their paths, as the framework keeps them."""
 
     @abstractmethod
+    def state(self, model: Any) -> dict[str, NDArray[Any]]:
+        """Copies of all parameters and buffers of a model that it would save, as the framework keeps them."""
+
+    @abstractmethod
+    def freeze(self, model: Any) -> None:
+        """Makes all parameters of a model untrainable."""
+
+    @abstractmethod
     def optimizer(
         self, name: str, models: Sequence[Any], lr: float, *, schedule: str | None = None, mode: str = "min"
     ) -> Optimizing:

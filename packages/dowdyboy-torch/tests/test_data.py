@@ -361,7 +361,7 @@ def test_tensors_alone_are_read_without_seeding() -> None:
     assert parts.draws_random
 
 
-def test_an_error_in_a_worker_is_raised_with_its_text() -> None:
+def test_an_error_while_reading_is_raised_with_its_text() -> None:
     class Broken(Numbers):
         def __getitem__(self, index: int) -> int:
             raise ValueError(f"sample {index} is broken")

@@ -72,6 +72,13 @@ class PaddleHarness(Harness):
     def native_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         return model.named_parameters()  # type: ignore[no-any-return]
 
+    def state(self, model: Any) -> dict[str, NDArray[Any]]:
+        return {name: self.numpy(item) for name, item in model.state_dict().items()}
+
+    def freeze(self, model: Any) -> None:
+        for parameter in model.parameters():
+            parameter.stop_gradient = True
+
     def optimizer(
         self, name: str, models: Sequence[Any], lr: float, *, schedule: str | None = None, mode: str = "min"
     ) -> Optimizing:

@@ -57,6 +57,12 @@ class TorchHarness(Harness):
     def native_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         return model.named_parameters()  # type: ignore[no-any-return]
 
+    def state(self, model: Any) -> dict[str, NDArray[Any]]:
+        return {name: self.numpy(item) for name, item in model.state_dict().items()}
+
+    def freeze(self, model: Any) -> None:
+        model.requires_grad_(False)
+
     def optimizer(
         self, name: str, models: Sequence[Any], lr: float, *, schedule: str | None = None, mode: str = "min"
     ) -> Optimizing:

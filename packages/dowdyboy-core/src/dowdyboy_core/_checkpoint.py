@@ -84,19 +84,29 @@ class CheckpointFolder:
 
     def newest(self) -> tuple[Path, Snapshot] | None:
         """The newest checkpoint that is whole, with its content; None if there is none."""
-        found: list[tuple[tuple[int, int], str, Path]] = []
-        for path in sorted(self._folders("epoch") | self._folders("last_epoch") | self._folders("best_epoch")):
-            try:
-                index = read_index(path)
-                found.append(((int(index["epoch"]), int(index["batch"])), path.name, path))
-            except (CheckpointError, KeyError, TypeError, ValueError) as error:
-                self._warn(f"Checkpoint {str(path)!r} is not usable and is passed over: {error}")
-        for _, _, path in sorted(found, reverse=True):
+        for _, _, path in sorted(self._ages(), reverse=True):
             try:
                 return path, read_snapshot(path)
             except CheckpointError as error:
                 self._warn(f"Checkpoint {str(path)!r} is not usable and is passed over: {error}")
         return None
+
+    def last_run(self) -> int:
+        """The number of the newest run that has a checkpoint here; 0 if there is none."""
+        return max((age[0] for age, _, _ in self._ages()), default=0)
+
+    def _ages(self) -> list[tuple[tuple[int, int, int], str, Path]]:
+        """Run, epoch and batch of each checkpoint, its name and its path: what orders them without asking a clock."""
+        found = []
+        for path in sorted(self._folders("epoch") | self._folders("last_epoch") | self._folders("best_epoch")):
+            try:
+                index = read_index(path)
+                age = (int(index["run"]), int(index["epoch"]), int(index["batch"]))
+            except (CheckpointError, KeyError, TypeError, ValueError) as error:
+                self._warn(f"Checkpoint {str(path)!r} is not usable and is passed over: {error}")
+                continue
+            found.append((age, path.name, path))
+        return found
 
 
 def numbered(names: Mapping[str, Any], stem: str) -> list[Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,7 +13,7 @@ from ._errors import ConfigError
 
 PRECISIONS = ("no", "fp16", "bf16")
 BEST_TYPES = ("min", "max")
-_DEVICE = re.compile(r"(cpu|gpu|cuda)(?::(\d+))?|(\d+(?:,\d+)*)")
+_DEVICE = re.compile(r"\s*(?:(cpu|gpu|cuda)(?::(\d+))?|(\d+(?:\s*,\s*\d+)*))\s*")
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ class TrainerConfig:
         if self.device is None:
             return DeviceRequest("cpu" if self.cpu else "auto")
         given: Any = self.device
-        if isinstance(given, Sequence) and not isinstance(given, str):
+        if isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
             given = ",".join(str(item) for item in given)
-        match = _DEVICE.fullmatch(str(given).replace(" ", "")) if not isinstance(given, bool) else None
+        match = _DEVICE.fullmatch(str(given)) if not isinstance(given, bool) else None
         if match is None or (match[1] == "cpu" and match[2] is not None):
             raise ConfigError(
                 f"device={self.device!r} is not understood. Give None, 'cpu', 'gpu', 'gpu:1', or the GPUs "
@@ -118,10 +118,11 @@ class TrainerConfig:
         kind, one, several = match.groups()
         if kind == "cpu":
             return DeviceRequest("cpu")
-        ids = (one,) if one is not None else tuple(several.split(",")) if several else ()
+        listed = [one] if one is not None else several.split(",") if several else []
+        ids = tuple(int(item) for item in listed)
         if len(set(ids)) != len(ids):
             raise ConfigError(f"device={self.device!r} names a GPU twice. Name each GPU once.")
-        return DeviceRequest("gpu", tuple(int(item) for item in ids))
+        return DeviceRequest("gpu", ids)
 
 
 def check_process_count(nprocs: object) -> None:
@@ -162,7 +163,7 @@ def _positive_or_none(name: str, value: object) -> None:
     if value is None:
         return
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type, operator]
+    if not number or not 0 < value <= sys.float_info.max:  # type: ignore[operator]
         raise ConfigError(f"{name}={value!r} is not acceptable. Give a finite number above 0, or None.")
 
 
@@ -180,7 +181,8 @@ def _file_name(name: str, value: object) -> None:
 
 
 def _path(name: str, value: object) -> None:
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+    plain = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(plain, str) or not plain or "\0" in plain:
         raise ConfigError(f"{name}={value!r} is not a path. Give a str or a pathlib.Path.")
 
 

@@ -142,8 +142,13 @@ def free(module: Any, inputs: tuple[Any, ...], output: Any) -> int:
     return 0
 
 
-def dense(module: Any, inputs: tuple[Any, ...], output: Any) -> int:
-    """The rule of linear and recurrent layers: each weight once at each position of the input."""
+def linear(module: Any, inputs: tuple[Any, ...], output: Any) -> int:
+    """The rule of linear layers: each weight once at each position of the input."""
+    return int(prod(inputs[0].shape[:-1]) * prod(module.weight.shape))
+
+
+def recurrent(module: Any, inputs: tuple[Any, ...], output: Any) -> int:
+    """The rule of recurrent layers and cells: each matrix in them once at each time step of each sample."""
     given = inputs[0] if hasattr(inputs[0], "shape") else inputs[0].data  # a packed sequence holds its steps in data
     return int(prod(given.shape[:-1]) * sum(prod(item.shape) for item in module.parameters() if len(item.shape) == 2))
 

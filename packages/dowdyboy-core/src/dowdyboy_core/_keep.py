@@ -5,12 +5,12 @@ They are the folders of :mod:`._files`, with the models and optimizers under the
 
 from __future__ import annotations
 
-import operator
 import os
 import re
 import shutil
 import warnings
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -195,13 +195,9 @@ def _parameter_names(backend: Backend, models: Sequence[Any]) -> dict[int, str]:
 
 
 def _at_least(field: str, value: Any, least: int) -> int:
-    try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ConfigError(f"{field}={value!r:.80} is not an int of at least {least}.")
-    return number
+    return int(value)
 
 
 def _folder(field: str, value: Any) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,8 +23,9 @@ class MetricLog:
     the string ``"nan"``, ``"inf"`` or ``"-inf"``, since JSON has no word for it.
     """
 
-    def __init__(self, path: Path, open_tracker: Callable[[], Tracker | None]) -> None:
+    def __init__(self, path: Path, viewer_folder: Path, open_tracker: Callable[[], Tracker | None]) -> None:
         self._path = path
+        self._viewer_folder = viewer_folder
         self._open_tracker = open_tracker
         self._file: TextIO | None = None
         self._tracker: Tracker | None = None
@@ -32,8 +34,8 @@ class MetricLog:
     def write(self, values: Mapping[str, float], step: int, epoch: int) -> None:
         """Adds one point to each named curve."""
         if self._file is None:
-            self._file = self._path.open("a", encoding="utf-8")
             self._tracker = self._open_tracker()
+            self._file = self._path.open("a", encoding="utf-8")
         said = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
         line = json.dumps({"step": step, "epoch": epoch, "values": said}, ensure_ascii=False, allow_nan=False)
         self._file.write(line + "\n")
@@ -51,11 +53,24 @@ class MetricLog:
         return self._path.stat().st_size if self._path.exists() else 0
 
     def cut_back(self, size: int) -> None:
-        """Drops what was written after the file had ``size`` bytes."""
+        """Drops what was written after the file had ``size`` bytes, and has the viewer draw the rest anew.
+
+        No viewer can take points back, and one that was killed may not have written its last ones.
+        """
         self.close()
-        if self._path.exists() and self._path.stat().st_size > size:
+        if not self._path.exists():
+            return
+        if self._path.stat().st_size > size:
             with self._path.open("r+b") as file:
                 file.truncate(size)
+        shutil.rmtree(self._viewer_folder, ignore_errors=True)
+        self._tracker = self._open_tracker()
+        if self._tracker is not None:
+            with self._path.open(encoding="utf-8") as lines:
+                for line in map(json.loads, lines):
+                    values = {name: float(value) for name, value in line["values"].items()}
+                    self._tracker.write(values, line["step"])
+        self.close()
 
     def close(self) -> None:
         """Closes the files; a later ``write`` opens them again."""

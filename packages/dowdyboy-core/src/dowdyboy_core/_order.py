@@ -120,7 +120,7 @@ class SamplerOrder(Order):
             self._reseed(self._sampler, epoch_seed)
             if hasattr(self._sampler, "set_epoch"):
                 self._sampler.set_epoch(epoch)
-            return list(self._sampler)
+            return list(iter(self._sampler))  # not asking its length, which may not be known
 
 
 class Batching(ABC):

@@ -10,7 +10,7 @@ from ._backend import Backend
 from ._checkpoint import Snapshot, read_snapshot
 from ._config import TrainerConfig
 from ._errors import CheckpointError, SetupError
-from ._saving import Position, apply_rest, apply_weights, position_of, take_snapshot
+from ._saving import Position, apply_all, apply_weights, position_of, take_snapshot
 from ._surface import Surface
 from .rand import derive_seed
 
@@ -21,6 +21,8 @@ class Persistence(Surface):
     def __init__(self, config: TrainerConfig, backend: Backend) -> None:
         super().__init__(config, backend)
         self._resumed: Snapshot | None = None
+        self._curves_end: int | None = None  # length of metrics.jsonl at the resumed checkpoint, if that is our own
+        self._run = 1
         self._unsaved: dict[str, str] = {}
 
     def load_checkpoint(self, checkpoint_dir: str | os.PathLike[str], *, weights_only: bool = False) -> None:
@@ -39,17 +41,17 @@ class Persistence(Surface):
     def _load(self, folder: Path, snapshot: Snapshot, weights_only: bool) -> None:
         if not self._parts.models:
             raise SetupError("load_checkpoint needs the models to load into. Call set_model or set_models first.")
-        apply_weights(self._backend, self._parts, snapshot, folder)
         if weights_only:
+            apply_weights(self._backend, self._parts, snapshot, folder)
             self.print(f"took the weights of {str(folder)!r}")
             return
-        apply_rest(self._backend, self._parts, snapshot, self._stepper.scaler, self._records, folder)
+        apply_all(self._backend, self._parts, snapshot, self._stepper.scaler, self._records, folder)
         self._position = position_of(snapshot)
         self._adapt_to_world_size(snapshot)
         self._epoch = self._position.epoch
         self._resumed = snapshot
-        if folder.resolve().parent == self._checkpoints.path.resolve():  # our own run goes on: so do its curves
-            self._metrics.cut_back(int(snapshot.index["metrics_bytes"]))
+        own = folder.resolve().parent == self._checkpoints.path.resolve()
+        self._curves_end = int(snapshot.index["metrics_bytes"]) if own else None
         self.print(f"resumed from {str(folder)!r}: {self._position.epoch} epochs, {self._position.train_step} steps")
 
     def _adapt_to_world_size(self, snapshot: Snapshot) -> None:
@@ -76,6 +78,24 @@ class Persistence(Surface):
             self._records.clear()
             best = self._position.best  # of an earlier fit of this trainer, whose best checkpoint must not be lost
             self._position, self._epoch = Position(best=best), 0
+        if self.is_main_process():
+            self._begin_files()
+
+    def _begin_files(self) -> None:
+        """Has the files go on from the resumed checkpoint, or begin a run of their own."""
+        before = self._checkpoints.last_run()
+        if self._resumed is None:
+            self._run = before + 1
+            if before and self.config.enable_save_checkpoint:
+                self._warn(
+                    f"{str(self._checkpoints.path)!r} holds checkpoints of an earlier run, which those of this one will "
+                    "replace one by one. Give another out_dir to keep them, or resume='auto' to go on."
+                )
+        else:
+            self._run = max(before, int(self._resumed.index["run"]))
+        if self._curves_end is not None:
+            self._metrics.cut_back(self._curves_end)
+            self._curves_end = None
 
     def _resume(self) -> None:
         if self.config.resume == "auto":
@@ -131,6 +151,7 @@ class Persistence(Surface):
     def _snapshot(self) -> Snapshot:
         about = {
             "name": self.config.name,
+            "run": self._run,
             "seed": self.config.seed,
             "precision": self._precision,
             "metrics_bytes": self._metrics.size(),

@@ -97,8 +97,7 @@ def check_equal_weights(backend: Backend, parts: Assembly) -> None:
         if different:
             raise SetupError(
                 f"The weights of processes {backend.rank} and {rank} differ, first in {different[0]!r} "
-                f"({len(different)} of "
-                f"{len(own)} parameters). If some parameters get no gradient in some steps, set "
+                f"({len(different)} of {len(own)} parameters). If some parameters get no gradient in some steps, set "
                 "find_unused_parameters=True; and let every process run the same steps."
             )
 
@@ -114,6 +113,32 @@ def apply_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder:
     Raises:
         CheckpointError: they don't fit; the message lists every difference.
     """
+    for name, target in _check_weights(backend, parts, snapshot, folder).items():
+        backend.load_model_state(target, snapshot.weights.get(name, {}))
+
+
+def apply_all(
+    backend: Backend, parts: Assembly, snapshot: Snapshot, scaler: LossScaler, records: Records, folder: Path
+) -> None:
+    """Puts everything in place, or nothing.
+
+    Raises:
+        CheckpointError: something doesn't fit; the message lists every difference.
+    """
+    _check_weights(backend, parts, snapshot, folder)
+    optimizers, schedules = _check_optimizers(parts, snapshot, folder)
+    _apply_optimizers(backend, parts, optimizers)
+    apply_weights(backend, parts, snapshot, folder)
+    for scheduler, state in zip(parts.schedulers, schedules, strict=True):
+        if scheduler is not None:
+            backend.load_scheduler_state(scheduler, state)
+    scaler.load_state(snapshot.trees["scaler"])
+    # They are those of all processes: one of them takes them up, and gathering brings them into order.
+    records.load_state(snapshot.trees["records"] if backend.rank == 0 else {})
+
+
+def _check_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder: Path) -> dict[str, Any]:
+    """The models and components by the names that their weights have in the snapshot, which fits them."""
     targets = {f"model_{number}": model for number, model in enumerate(parts.raw_models())}
     stored_models = numbered(snapshot.weights, "model")
     if len(stored_models) != len(targets):
@@ -129,23 +154,16 @@ def apply_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder:
     if differences:
         listed = "\n  ".join(differences)
         raise CheckpointError(f"{str(folder)!r} doesn't fit the models; nothing was loaded. Differences:\n  {listed}")
-    for name, target in targets.items():
-        backend.load_model_state(target, snapshot.weights.get(name, {}))
+    return targets
 
 
-def apply_rest(
-    backend: Backend, parts: Assembly, snapshot: Snapshot, scaler: LossScaler, records: Records, folder: Path
-) -> None:
-    """Puts optimizers, schedulers, loss scale and records in place.
-
-    Raises:
-        CheckpointError: there are more or fewer optimizers than were saved, or one doesn't fit.
-    """
-    stored = numbered(snapshot.trees, "optimizer")
-    if len(stored) != len(parts.optimizers):
+def _check_optimizers(parts: Assembly, snapshot: Snapshot, folder: Path) -> tuple[list[Any], list[Any]]:
+    """The stored states of the optimizers and of their schedulers, as many of each as the trainer has."""
+    optimizers = numbered(snapshot.trees, "optimizer")
+    if len(optimizers) != len(parts.optimizers):
         raise CheckpointError(
-            f"{str(folder)!r} holds {len(stored)} optimizers and the trainer has {len(parts.optimizers)}. Give as many "
-            "as when it was saved, or load the weights alone with weights_only=True."
+            f"{str(folder)!r} holds {len(optimizers)} optimizers and the trainer has {len(parts.optimizers)}. Give as "
+            "many as when it was saved, or load the weights alone with weights_only=True."
         )
     schedules = numbered(snapshot.trees, "lr_scheduler")
     for number, (scheduler, state) in enumerate(zip(parts.schedulers, schedules, strict=True)):
@@ -153,15 +171,21 @@ def apply_rest(
             had, has = ("none", "one") if state is None else ("one", "none")
             raise CheckpointError(
                 f"{str(folder)!r} has {had} lr_scheduler for optimizer {number} and the trainer has {has}. Give the "
-                "same "
-                "as when it was saved, or load the weights alone with weights_only=True."
+                "same as when it was saved, or load the weights alone with weights_only=True."
             )
+    return optimizers, schedules
+
+
+def _apply_optimizers(backend: Backend, parts: Assembly, states: list[Any]) -> None:
+    """Loads each optimizer; if a later one refuses its state, the earlier ones get back what they had."""
     names = parts.parameter_names()
-    for optimizer, state in zip(parts.optimizers, stored, strict=True):
-        backend.load_optimizer_state(optimizer, names, state)
-    for scheduler, state in zip(parts.schedulers, schedules, strict=True):
-        if scheduler is not None:
-            backend.load_scheduler_state(scheduler, state)
-    scaler.load_state(snapshot.trees["scaler"])
-    # They are those of all processes: one of them takes them up, and gathering brings them into order.
-    records.load_state(snapshot.trees["records"] if backend.rank == 0 else {})
+    replaced: list[tuple[Any, Any]] = []
+    try:
+        for optimizer, state in zip(parts.optimizers, states, strict=True):
+            before = backend.optimizer_state(optimizer, names) if len(states) > 1 else None
+            backend.load_optimizer_state(optimizer, names, state)
+            replaced.append((optimizer, before))
+    except CheckpointError:
+        for optimizer, before in replaced:
+            backend.load_optimizer_state(optimizer, names, before)
+        raise

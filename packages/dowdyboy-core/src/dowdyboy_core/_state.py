@@ -19,11 +19,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ._errors import CheckpointError
 
 MAX_DEPTH = 64
+"""How deep a tree may be nested."""
+
+_JSON_DEPTH = 3 * (MAX_DEPTH + 1)  # one level of a tree is up to three of JSON
 
 
 class Array(NamedTuple):
@@ -55,6 +59,10 @@ def encode(tree: Any, what: str) -> tuple[Any, dict[str, Array]]:
 
 
 def _encode(tree: Any, path: tuple[str, ...], arrays: dict[str, Array], what: str) -> Any:
+    if len(path) > MAX_DEPTH:
+        raise CheckpointError(
+            f"{what}: the value at {'/'.join(path[:4])}/… is nested more than {MAX_DEPTH} deep. Keep state flatter."
+        )
     if isinstance(tree, Array):
         key = "/".join(path) or "value"
         if key in arrays:
@@ -99,7 +107,7 @@ def decode(value: Any, arrays: Mapping[str, Array]) -> Any:
 
 
 def _decode(value: Any, arrays: Mapping[str, Array], depth: int) -> Any:
-    if depth > MAX_DEPTH:
+    if depth > _JSON_DEPTH:
         raise CheckpointError(f"The state is nested more than {MAX_DEPTH} deep, which no checkpoint of ours is.")
     if isinstance(value, list):
         return [_decode(item, arrays, depth + 1) for item in value]
@@ -124,8 +132,9 @@ def _decode_tagged(tag: str, content: Any, arrays: Mapping[str, Array], depth: i
         if tag == "$tuple":
             return tuple(items)
         if tag in ("$dict", "$counter") and all(isinstance(item, list) and len(item) == 2 for item in items):
-            pairs = dict(map(tuple, items))
-            return Counter(pairs) if tag == "$counter" else pairs
+            with suppress(TypeError):  # of a key that can't be one
+                pairs = dict(map(tuple, items))
+                return Counter(pairs) if tag == "$counter" else pairs
     raise CheckpointError(f"{tag!r} is not a tag of this format, or its content is not of the right kind.")
 
 

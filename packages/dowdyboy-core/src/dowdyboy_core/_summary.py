@@ -5,11 +5,11 @@ Nothing here computes with a tensor; shapes are all that is read of one.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from math import prod
+from numbers import Integral
 from typing import Any
 
 from ._errors import ConfigError
@@ -21,8 +21,11 @@ Own = Callable[[Any], "list[tuple[str, Any]]"]
 def walk(module: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every module with its path, parents first; one that stands in two places comes with both its paths."""
     yield path, module
-    for name, child in module.named_children():
-        yield from walk(child, f"{path}.{name}" if path else name)
+    # Not by named_children alone, which leaves out what one parent holds twice.
+    held = vars(module).get("_modules", vars(module).get("_sub_layers")) or dict(module.named_children())
+    for name, child in held.items():
+        if child is not None:
+            yield from walk(child, f"{path}.{name}" if path else name)
 
 
 def first_places(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -108,13 +111,11 @@ def read_inputs(
 
 
 def _as_shape(value: Any) -> tuple[int, ...] | None:
-    if not isinstance(value, (list, tuple)) or not value or any(isinstance(size, bool) for size in value):
+    if not isinstance(value, (list, tuple)) or not value:
         return None
-    try:
-        shape = tuple(operator.index(size) for size in value)
-    except TypeError:
+    if any(isinstance(size, bool) or not isinstance(size, Integral) or size < 1 for size in value):
         return None
-    return shape if min(shape) >= 1 else None
+    return tuple(int(size) for size in value)
 
 
 def run(forward: Callable[..., Any], inputs: Sequence[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ class Surface:
         self._records = Records(backend)
         self._stepper = Stepper(backend, config.accumulate_steps, config.clip_grad_norm)
         self._stepper.scaler = LossScaler(enabled=self._precision == "fp16")
-        self._metrics = MetricLog(self._out_dir / "metrics.jsonl", self._open_tracker)
+        self._viewer_folder = self._out_dir / "log"
+        self._metrics = MetricLog(self._out_dir / "metrics.jsonl", self._viewer_folder, self._open_tracker)
+        weakref.finalize(self, _close, self._run_log, self._metrics)
         self._checkpoints = CheckpointFolder(self._out_dir / "checkpoint", self._warn)
         self._position = Position()
         self._epoch = 0
@@ -245,7 +248,12 @@ class Surface:
         if asked == "none" or not self._backend.trackers:
             return None
         name = self._backend.trackers[0] if asked == "auto" else asked
-        return self._backend.open_tracker(name, self._out_dir / "log")
+        return self._backend.open_tracker(name, self._viewer_folder)
+
+
+def _close(*files: log_module.RunLog | MetricLog) -> None:
+    for file in files:
+        file.close()
 
 
 def _check_config(config: TrainerConfig, backend: Backend) -> None:

@@ -12,7 +12,7 @@ import paddle
 from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import ReduceOnPlateau
 
-from dowdyboy_core import Backend, ConfigError, Tracker
+from dowdyboy_core import Backend, ConfigError, Tracker, UnsupportedError
 from dowdyboy_core._config import DeviceRequest
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._nested import map_leaves
@@ -118,6 +118,10 @@ class PaddleBackend(Backend):
         if self.world_size == 1:
             return model
         if sync_bn:
+            if self._device == "cpu":
+                raise UnsupportedError(
+                    f"sync_bn=True can't be had on a CPU with {self.name}. Set sync_bn=False, or train on GPUs."
+                )
             model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return _distributed.replicate(model, find_unused_parameters)
 

@@ -216,13 +216,9 @@ def _live_slots(
     lines += [f"not in the optimizer: {path} {slot}" for path, slot in wanted.keys() - live.keys()]
     for key in live.keys() & wanted.keys():
         if tuple(live[key].shape) != tuple(wanted[key].shape):
-            lines.append(
-                f"shape of {' '.join(key)}: stored {wanted[key].shape}, wanted {tuple(live[key].shape)}"
-            )
+            lines.append(f"shape of {' '.join(key)}: stored {wanted[key].shape}, wanted {tuple(live[key].shape)}")
     if lines:
-        raise CheckpointError(
-            "The optimizer's state doesn't fit. Differences:\n  " + "\n  ".join(sorted(lines))
-        )
+        raise CheckpointError("The optimizer's state doesn't fit. Differences:\n  " + "\n  ".join(sorted(lines)))
     return live
 
 

@@ -137,11 +137,12 @@ def _attention(module: Any, inputs: tuple[Any, ...], output: Any) -> int | None:
 _RULES: dict[type, _flops.Rule] = {
     **dict.fromkeys((nn.Conv1D, nn.Conv2D, nn.Conv3D), _flops.convolution),
     **dict.fromkeys((nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose), _flops.transposed_convolution),
-    **dict.fromkeys((nn.Linear, nn.SimpleRNN, nn.LSTM, nn.GRU), _flops.dense),
-    **dict.fromkeys((nn.SimpleRNNCell, nn.LSTMCell, nn.GRUCell), _flops.dense),
+    **dict.fromkeys((nn.SimpleRNN, nn.LSTM, nn.GRU), _flops.recurrent),
+    **dict.fromkeys((nn.SimpleRNNCell, nn.LSTMCell, nn.GRUCell), _flops.recurrent),
     **dict.fromkeys((nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D), _flops.normalization),
     **dict.fromkeys((nn.InstanceNorm1D, nn.InstanceNorm2D, nn.InstanceNorm3D), _flops.normalization),
     **dict.fromkeys((nn.GroupNorm, nn.LayerNorm, nn.SyncBatchNorm), _flops.normalization),
     **dict.fromkeys((nn.Embedding, nn.PReLU), _flops.free),
+    nn.Linear: _flops.linear,
     nn.MultiHeadAttention: _attention,
 }

@@ -100,12 +100,16 @@ def count_trial(trial: nn.Module, inputs: tuple[Any, ...], params: int) -> _flop
         raise SetupError(f"count_flops can't import thop: {error}. Run pip install thop setuptools.") from error
     meter = FlopCounterMode(display=False)
     tally = _flops.Tally(trial, _RULES, lambda module: bool(own_parameters(module)), meter.get_total_flops)
-    for module in trial.modules():
-        module.register_forward_pre_hook(tally.enter)
     rules = {type(module): tally.leave for module in trial.modules()}
+
+    def forward(*given: Any) -> None:
+        for module in trial.modules():
+            module.register_forward_pre_hook(tally.enter)
+        profile(trial, inputs=given, custom_ops=rules, verbose=False)
+
     # Attention by plain matrix products, since the meter doesn't know every fused kernel.
     with undisturbed(trial), sdpa_kernel(SDPBackend.MATH), meter:
-        _summary.run(lambda *given: profile(trial, inputs=given, custom_ops=rules, verbose=False), inputs)
+        _summary.run(forward, inputs)
     return tally.result(params)
 
 
@@ -119,10 +123,11 @@ def _attention(module: Any, inputs: tuple[Any, ...], output: Any) -> int | None:
 _RULES: dict[type, _flops.Rule] = {
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _flops.convolution),
     **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _flops.transposed_convolution),
-    **dict.fromkeys((nn.Linear, nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell), _flops.dense),
+    **dict.fromkeys((nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell), _flops.recurrent),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), _flops.normalization),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _flops.normalization),
     **dict.fromkeys((nn.GroupNorm, nn.LayerNorm, nn.RMSNorm), _flops.normalization),
     **dict.fromkeys((nn.Embedding, nn.PReLU), _flops.free),
+    nn.Linear: _flops.linear,
     nn.MultiheadAttention: _attention,
 }

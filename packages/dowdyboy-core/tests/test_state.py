@@ -1,0 +1,202 @@
+"""State as trees: what goes through JSON and arrays comes back equal, and nothing else is let through."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, OrderedDict
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from dowdyboy_core import CheckpointError
+from dowdyboy_core._state import MAX_DEPTH, Array, check_groups, decode, describe_differences, encode
+from hypothesis import given
+from hypothesis import strategies as st
+
+ARRAYS = st.builds(lambda data: Array("U8", (len(data),), data), st.binary(max_size=4))
+KEYS = st.one_of(st.text(), st.text().map("$".__add__), st.integers(), st.none(), st.booleans())
+KEYS = st.one_of(KEYS, st.tuples(st.integers(), st.text()))
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.floats(allow_nan=False))
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=4).map(tuple),
+        st.dictionaries(KEYS, inner, max_size=4),
+        st.dictionaries(st.sampled_from(["$array", "$tuple", "$dict", "$float"]), inner, max_size=1),
+        st.dictionaries(st.one_of(st.text(), st.integers()), st.integers(), max_size=3).map(Counter),
+    ),
+    max_leaves=15,
+)
+
+
+def there_and_back(tree: Any) -> Any:
+    value, arrays = encode(tree, "state")
+    return decode(json.loads(json.dumps(value, allow_nan=False)), arrays)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal, and of equal types all the way down."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        pairs = zip(left.items(), right.items(), strict=True) if len(left) == len(right) else None
+        return pairs is not None and all(same(a, c) and same(b, d) for (a, b), (c, d) in pairs)
+    if isinstance(left, (list, tuple)) and not isinstance(left, Array):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
+@given(TREES)
+def test_any_tree_comes_back(tree: Any) -> None:
+    assert same(there_and_back(tree), tree)
+
+
+@given(st.dictionaries(st.text(), ARRAYS, max_size=5), st.lists(ARRAYS, max_size=3))
+def test_arrays_come_back(named: dict[str, Array], listed: list[Array]) -> None:
+    tree = {"$named": named, 3: (listed, [{"x": listed}])}
+    value, arrays = encode(tree, "state")
+    assert len(arrays) == len(named) + 2 * len(listed)
+    assert same(decode(json.loads(json.dumps(value)), arrays), tree)
+
+
+def test_a_tree_that_is_one_array() -> None:
+    array = Array("F32", (1,), b"\0\0\0\0")
+    assert encode(array, "state") == ({"$array": "value"}, {"value": array})
+    assert there_and_back(array) is array
+
+
+def test_floats_that_json_lacks() -> None:
+    back = there_and_back([math.inf, -math.inf, math.nan, -0.0, 5e-324])
+    assert back[:2] == [math.inf, -math.inf]
+    assert math.isnan(back[2])
+    assert math.copysign(1, back[3]) == -1
+    assert back[4] == 5e-324
+
+
+def test_other_mappings_become_dicts_and_numpy_scalars_plain() -> None:
+    assert same(there_and_back(OrderedDict(b=np.float64(0.1), a=np.int64(3))), {"b": 0.1, "a": 3})
+    assert same(there_and_back({np.int64(3): np.bool_(True)}), {3: True})
+
+
+class Point(NamedTuple):
+    x: int
+
+
+class Text(str):
+    pass
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", 1j, np.arange(2), Point(1), Text("x"), range(2)])
+def test_what_is_not_plain_is_refused_with_its_path(value: Any) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        encode({"groups": [{}, {"rate": value}]}, "optimizer_0")
+    text = str(caught.value)
+    assert text.startswith(f"optimizer_0: the value at groups/1/rate is a {type(value).__name__} (")
+    assert "without pickle" in text
+
+
+def test_two_arrays_under_one_name_are_refused() -> None:
+    array = Array("U8", (0,), b"")
+    with pytest.raises(CheckpointError, match="two arrays would be stored under 'a/b'"):
+        encode({"a": {"b": array}, "a/b": array}, "state")
+
+
+def nested(levels: int, wrap: Any) -> Any:
+    tree: Any = 1
+    for _ in range(levels):
+        tree = wrap(tree)
+    return tree
+
+
+@pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: (x,), lambda x: {"a": x}, lambda x: {3: x}])
+def test_what_can_be_written_can_be_read(wrap: Any) -> None:
+    deepest = nested(MAX_DEPTH, wrap)
+    assert same(there_and_back(deepest), deepest)
+    with pytest.raises(CheckpointError, match=f"nested more than {MAX_DEPTH} deep"):
+        encode(nested(MAX_DEPTH + 1, wrap), "state")
+
+
+def test_a_tree_inside_itself_is_refused() -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(CheckpointError, match="deep"):
+        encode(loop, "state")
+
+
+HOSTILE = [
+    {"$array": "missing"},
+    {"$array": 3},
+    {"$array": ["value"]},
+    {"$float": "1e9"},
+    {"$float": 3},
+    {"$tuple": 3},
+    {"$tuple": {"a": 1}},
+    {"$dict": [1]},
+    {"$dict": [[1]]},
+    {"$dict": [[1, 2, 3]]},
+    {"$dict": [[[], 1]]},
+    {"$dict": [[{"$dict": []}, 1]]},
+    {"$dict": [{"$tuple": [1, 2]}]},
+    {"$counter": [[[1], 1]]},
+    {"$counter": "abc"},
+    {"$object": "os.system"},
+    {"$": []},
+    nested(1000, lambda x: [x]),
+    nested(1000, lambda x: {"$tuple": [x]}),
+    nested(1000, lambda x: {"a": x}),
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: f"{value!r:.30}")
+def test_what_encode_never_writes_is_refused(value: Any) -> None:
+    for wrapped in (value, [value], {"a": value}):
+        with pytest.raises(CheckpointError):
+            decode(wrapped, {})
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["$array", "$tuple", "$float", "$dict", "$counter", "$x", "a"]), inner, max_size=2
+        ),
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_any_json_is_decoded_or_refused(value: Any) -> None:
+    try:
+        back = decode(value, {})
+    except CheckpointError:
+        return
+    encode(back, "state")  # nothing but plain values
+
+
+def test_differences_are_listed_in_full() -> None:
+    stored = {
+        "a": Array("F32", (2,), b""), "b": Array("F32", (2,), b""), "c": Array("F32", (2,), b""), "same": Array("U8", (), b""),
+    }  # fmt: skip
+    wanted = {
+        "b": Array("F32", (3,), b""), "c": Array("BF16", (2,), b""), "d": Array("F32", (), b""), "same": Array("U8", (), b""),
+    }  # fmt: skip
+    assert describe_differences(stored, wanted) == [
+        "missing: d",
+        "not in the model: a",
+        "shape of b: stored (2,), wanted (3,)",
+        "type of c: stored F32, wanted BF16",
+    ]
+    assert describe_differences(wanted, wanted) == []
+
+
+def test_groups() -> None:
+    check_groups([["a", "b"], []], [["b", "a"], []])
+    with pytest.raises(CheckpointError, match="saved with 1 parameter groups and now has 2"):
+        check_groups([["a"]], [["a"], []])
+    with pytest.raises(CheckpointError) as caught:
+        check_groups([["a"], ["x"]], [["b"], ["x"]])
+    assert str(caught.value).endswith("group 0: missing: b\n  group 0: not in the optimizer: a")
