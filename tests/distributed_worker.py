@@ -27,8 +27,9 @@ class Torch:
     """What the scenarios need of PyTorch."""
 
     def __init__(self) -> None:
-        import dowdyboy_torch
         import torch
+
+        import dowdyboy_torch
 
         self.torch = torch
         self.package: ModuleType = dowdyboy_torch
@@ -64,8 +65,9 @@ class Paddle:
     """What the scenarios need of PaddlePaddle."""
 
     def __init__(self) -> None:
-        import dowdyboy_paddle
         import paddle
+
+        import dowdyboy_paddle
 
         self.paddle = paddle
         self.package: ModuleType = dowdyboy_paddle

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -253,8 +254,22 @@ def test_gan_draws_the_digits_that_it_is_asked_for(tmp_path: Path, parts: tuple[
         assert weights(last, 0).keys() != weights(last, 1).keys()
 
 
-def test_moved_over_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
-    run_both(tmp_path, "moved_over.py", "--epoch", "3", "--save-interval", "1", "--out-dir", "whole")
-
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_moved_over_goes_on_as_if_it_had_never_stopped(framework: str, tmp_path: Path) -> None:
+    command: list[str | Path] = [
+        EXAMPLES / framework / "moved_over.py",
+        "--epoch",
+        "3",
+        "--save-interval",
+        "1",
+        "--out-dir",
+    ]
+    run(tmp_path, *command, "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "parted")
-    checkpoint = "parted/checkpoint/epoch_2"
+    for name in ("epoch_3", "last_epoch_3"):
+        shutil.rmtree(tmp_path / "parted/checkpoint" / name)
+    run(tmp_path, *command, "parted", "--checkpoint", "parted/checkpoint/epoch_2")
+    whole, parted = (weights(tmp_path / part / "checkpoint/last_epoch_3") for part in ("whole", "parted"))
+    assert whole.keys() == parted.keys()
+    for name, array in whole.items():
+        np.testing.assert_array_equal(array, parted[name], err_msg=name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
 from dowdyboy_conformance.mutants import CONTROL, EXPECTED, Mutant, backend_of
 
 CHECKS = Path(sys.modules[Mutant.__module__].__file__ or "").parent / "checks"

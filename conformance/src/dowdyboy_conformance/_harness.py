@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from dowdyboy_core import Trainer, TrainerConfig
 from numpy.typing import NDArray
+
+from dowdyboy_core import Trainer, TrainerConfig
 
 Floats = NDArray[np.floating[Any]]
 Layers = Sequence[tuple[Floats, Floats]]

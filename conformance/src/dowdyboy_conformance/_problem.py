@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dowdyboy_core import Trainer, TrainerConfig
 from numpy.typing import NDArray
+
+from dowdyboy_core import Trainer, TrainerConfig
 
 from ._harness import Floats, Harness, Layers
 
@@ -26,7 +28,7 @@ def layers(*sizes: int, seed: int = 1) -> list[tuple[Floats, Floats]]:
     """Weights (out, in) and biases (out,) of linear layers between the sizes."""
     generator = np.random.Generator(np.random.PCG64(seed))
     made: list[tuple[Floats, Floats]] = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(sizes):
         weight = generator.uniform(-0.5, 0.5, (outputs, inputs)).astype(np.float32)
         made.append((weight, generator.uniform(-0.5, 0.5, outputs).astype(np.float32)))
     return made

@@ -68,9 +68,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "harness" in metafunc.fixturenames and _is_check(metafunc.module):
         found = metafunc.config.stash[_HARNESSES]
         # Without a backend the collection is refused below; one empty place keeps the check in it until then.
-        metafunc.parametrize(
-            "harness", list(found.values()) or [None], ids=list(found) or ["none"], scope="session"
-        )
+        metafunc.parametrize("harness", list(found.values()) or [None], ids=list(found) or ["none"], scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

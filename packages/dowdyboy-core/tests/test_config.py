@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from dowdyboy_core import ConfigError, DowdyboyError, TrainerConfig
 from dowdyboy_core._config import DeviceRequest
 
@@ -56,9 +57,7 @@ BAD: dict[str, list[Any]] = {
 
 
 def cases(table: dict[str, list[Any]]) -> list[Any]:
-    return [
-        pytest.param(name, value, id=f"{name}={value!r:.20}") for name, values in table.items() for value in values
-    ]
+    return [pytest.param(name, value, id=f"{name}={value!r:.20}") for name, values in table.items() for value in values]
 
 
 def test_the_tables_cover_every_field() -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dowdyboy_core._data import MapParts, Share, StreamParts, _share_of, deal, open_loader
 from dowdyboy_core._order import FixedSizeBatches, SequentialOrder, ShuffledOrder, SingleIndices
 from dowdyboy_core._rng import RandomStreams
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 class NoStreams:

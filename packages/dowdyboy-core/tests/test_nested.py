@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
-from dowdyboy_core._nested import map_leaves
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dowdyboy_core._nested import map_leaves
 
 
 class Pair(NamedTuple):

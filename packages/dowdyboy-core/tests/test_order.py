@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dowdyboy_core._order import (
     FixedSizeBatches,
     SampledBatches,
@@ -19,8 +22,6 @@ from dowdyboy_core._order import (
     WeightedOrder,
 )
 from dowdyboy_core._rng import RandomStreams
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 class NoStreams:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import random
-from collections import Counter
 from collections.abc import Iterator
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
@@ -13,10 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import paddle
 import pytest
-from dowdyboy_core._data import BatchKey, MapParts, ReadBatch, Share, StreamParts, open_loader
-from dowdyboy_core._nested import map_leaves
-from dowdyboy_core._rng import RandomStreams
-from dowdyboy_paddle._backend import PaddleBackend
 from paddle.io import (
     BatchSampler,
     DataLoader,
@@ -29,6 +24,11 @@ from paddle.io import (
     TensorDataset,
     WeightedRandomSampler,
 )
+
+from dowdyboy_core._data import BatchKey, MapParts, ReadBatch, Share, StreamParts, open_loader
+from dowdyboy_core._nested import map_leaves
+from dowdyboy_core._rng import RandomStreams
+from dowdyboy_paddle._backend import PaddleBackend
 
 BACKEND = PaddleBackend()
 STREAMS = RandomStreams(BACKEND)
@@ -321,8 +321,12 @@ def test_batches_of_any_kind_go_through_workers(kind: str) -> None:
 
     alone, worked = batches(0), batches(2)
     assert [type(batch) for batch in worked] == [type(batch) for batch in alone]
-    expected = {"named": list,  # so the framework's own collate function has it
-                 "dataclass": Boxed, "dict": dict, "strings": list}
+    expected = {
+        "named": list,  # so the framework's own collate function has it
+        "dataclass": Boxed,
+        "dict": dict,
+        "strings": list,
+    }
     assert all(isinstance(batch, expected[kind]) for batch in worked)
     assert without_time(worked) == without_time(alone)
 

@@ -11,11 +11,12 @@ import numpy as np
 import paddle
 import paddle.optimizer as opt
 import pytest
+from paddle.optimizer import Optimizer, lr
+
 from dowdyboy_core import CheckpointError
 from dowdyboy_core._files import FolderReader, write_folder
 from dowdyboy_paddle._backend import PaddleBackend
 from dowdyboy_paddle._state import to_array, to_tensor
-from paddle.optimizer import Optimizer, lr
 
 BACKEND = PaddleBackend()
 STEPS = 3

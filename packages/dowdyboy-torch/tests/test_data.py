@@ -13,10 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from dowdyboy_core._data import BatchKey, MapParts, ReadBatch, Share, StreamParts, open_loader
-from dowdyboy_core._nested import map_leaves
-from dowdyboy_core._rng import RandomStreams
-from dowdyboy_torch._backend import TorchBackend
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -29,6 +25,11 @@ from torch.utils.data import (
     TensorDataset,
     WeightedRandomSampler,
 )
+
+from dowdyboy_core._data import BatchKey, MapParts, ReadBatch, Share, StreamParts, open_loader
+from dowdyboy_core._nested import map_leaves
+from dowdyboy_core._rng import RandomStreams
+from dowdyboy_torch._backend import TorchBackend
 
 BACKEND = TorchBackend()
 STREAMS = RandomStreams(BACKEND)
@@ -159,9 +160,7 @@ def test_samplers() -> None:
     more = run(DataLoader(Numbers(4), batch_size=3, sampler=RandomSampler(Numbers(4), num_samples=9)))
     assert [len(batch) for batch in more] == [3, 3, 3]
     assert Counter(flat(more)[:4]) == Counter(flat(more)[4:8]) == Counter(range(4))
-    again = run(
-        DataLoader(Numbers(4), batch_size=50, sampler=RandomSampler(Numbers(4), True, num_samples=50))
-    )
+    again = run(DataLoader(Numbers(4), batch_size=50, sampler=RandomSampler(Numbers(4), True, num_samples=50)))
     assert set(flat(again)) == {0, 1, 2, 3}
     weighted = WeightedRandomSampler([0.0, 1.0, 0.0, 3.0], 40)
     assert set(flat(run(DataLoader(Numbers(4), batch_size=40, sampler=weighted)))) == {1, 3}
@@ -172,9 +171,7 @@ def test_samplers() -> None:
 def test_a_sampler_with_a_generator_of_its_own_repeats_its_epochs() -> None:
     def build() -> Any:
         generator = torch.Generator()
-        return DataLoader(
-            Numbers(), batch_size=4, sampler=SubsetRandomSampler(range(10), generator=generator)
-        )
+        return DataLoader(Numbers(), batch_size=4, sampler=SubsetRandomSampler(range(10), generator=generator))
 
     loader = build()
     first, second = run(loader, 1), run(loader, 2)

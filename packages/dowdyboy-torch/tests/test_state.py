@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim import lr_scheduler as lr
+
 from dowdyboy_core import CheckpointError
 from dowdyboy_core._files import FolderReader, write_folder
 from dowdyboy_torch._backend import TorchBackend
 from dowdyboy_torch._state import to_array, to_tensor
-from torch.optim import lr_scheduler as lr
 
 BACKEND = TorchBackend()
 STEPS = 3

@@ -7,12 +7,12 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import dowdyboy_core
 import pytest
-from dowdyboy_core import ConfigError, SetupError
 
+import dowdyboy_core
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import build, config, layers
+from dowdyboy_core import ConfigError, SetupError
 
 EXPORTS = {
     "CheckpointError",
@@ -152,9 +152,7 @@ def test_one_process_is_the_main_process(harness: Harness, tmp_path: Path) -> No
 
 
 @pytest.mark.clause("A-8")
-def test_half_of_a_launcher_is_refused(
-    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_of_a_launcher_is_refused(harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in harness.rank_variables:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(harness.world_variable, "2")
@@ -172,9 +170,7 @@ def test_a_component_has_nothing_to_train(harness: Harness, tmp_path: Path) -> N
     with pytest.raises(ConfigError) as caught:
         trainer.set_component(harness.model(layers(2, 1)))
     assert "with the parameters ['fc0.weight', 'fc0.bias']." in str(caught.value)
-    assert str(caught.value).endswith(
-        "A component has nothing to train: give it to set_models, or freeze it."
-    )
+    assert str(caught.value).endswith("A component has nothing to train: give it to set_models, or freeze it.")
 
 
 @pytest.mark.clause("X-1")

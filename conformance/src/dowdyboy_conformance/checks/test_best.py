@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dowdyboy_core import ConfigError, SetupError
 
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build
+from dowdyboy_core import ConfigError, SetupError
 
 NAN, INF = float("nan"), float("inf")
 
@@ -44,9 +44,7 @@ CASES = [
 
 @pytest.mark.clause("B-2", "B-3", "B-5")
 @pytest.mark.parametrize(("kind", "values", "best"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_the_best_epoch(
-    harness: Harness, tmp_path: Path, kind: str, values: list[float], best: int
-) -> None:
+def test_the_best_epoch(harness: Harness, tmp_path: Path, kind: str, values: list[float], best: int) -> None:
     run = follow(harness, tmp_path, values, save_best_type=kind)
     assert folders(tmp_path) == [f"best_epoch_{best}", f"last_epoch_{len(values)}"]
     index = json.loads((tmp_path / "checkpoint" / f"best_epoch_{best}" / "checkpoint.json").read_text())
@@ -69,9 +67,7 @@ def test_without_a_finite_value_there_is_no_best(
 
 @pytest.mark.clause("B-1")
 def test_the_value_is_the_mean_of_the_record(harness: Harness, tmp_path: Path) -> None:
-    run = build(
-        harness, tmp_path, epoch=2, samples=8, save_best=True, save_best_rec="x", enable_save_checkpoint=True
-    )
+    run = build(harness, tmp_path, epoch=2, samples=8, save_best=True, save_best_rec="x", enable_save_checkpoint=True)
 
     def val_step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> None:
         # 2**24 + 1 is no float32: the mean must be taken in more.
@@ -175,9 +171,7 @@ def test_a_later_fit_knows_the_best_so_far(harness: Harness, tmp_path: Path, res
     run = follow(harness, tmp_path, [3.0, 1.0])
     values = [0.0, 0.0, 2.0, 1.5]
     if resume:
-        run = build(
-            harness, tmp_path, samples=4, epoch=4, enable_save_checkpoint=True, save_best=True, resume="auto"
-        )
+        run = build(harness, tmp_path, samples=4, epoch=4, enable_save_checkpoint=True, save_best=True, resume="auto")
         run.trainer.set_save_best_calc_func(lambda trainer: values[trainer.epoch - 1])
     else:
         run.trainer.set_save_best_calc_func(lambda trainer: 2.0)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dowdyboy_core import ConfigError, TrainerConfig
 
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import config
+from dowdyboy_core import ConfigError, TrainerConfig
 
 DEFAULTS = {
     "name": "default",

@@ -41,9 +41,7 @@ def cut(order: list[int], size: int) -> list[list[int]]:
 
 @pytest.mark.clause("D-2", "D-3", "D-5")
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch(
-    harness: Harness, tmp_path: Path, workers: int
-) -> None:
+def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch(harness: Harness, tmp_path: Path, workers: int) -> None:
     loader = harness.loader(numbers(10), 4, shuffle=True, workers=workers)
     found = indices(harness, batches(harness, tmp_path, loader, epoch=2, seed=7))
     assert found == {epoch: cut(ORDERS["train", epoch], 4) for epoch in (1, 2)}
@@ -127,9 +125,7 @@ def test_a_batch_of_any_nesting_keeps_its_types(harness: Harness, tmp_path: Path
 
 @pytest.mark.clause("D-4")
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_frameworks_own_collate_serves_dicts_with_text(
-    harness: Harness, tmp_path: Path, workers: int
-) -> None:
+def test_the_frameworks_own_collate_serves_dicts_with_text(harness: Harness, tmp_path: Path, workers: int) -> None:
     data = Indexed(3, lambda index: {"x": np.full(2, index, np.float32), "name": f"n{index}", "y": index})
     seen = batches(harness, tmp_path, harness.loader(data, 2, workers=workers))
     assert [plain(harness, batch) for _, batch in seen] == [
@@ -161,7 +157,7 @@ def test_data_without_indices_starts_afresh_each_epoch(harness: Harness, tmp_pat
         "stream": lambda: harness.loader(harness.stream(start), 2),
         "stream of batches": lambda: harness.loader(harness.stream(lambda: iter(map(np.array, pieces))), None),
         "stream with workers": lambda: harness.loader(harness.stream(start), 2, workers=1),
-    }[kind]()
+    }[kind]()  # type: ignore[no-untyped-call]
     found = indices(harness, batches(harness, tmp_path, loader, epoch=2))
     assert found == {1: pieces, 2: pieces}
 

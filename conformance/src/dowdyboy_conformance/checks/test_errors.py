@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dowdyboy_core import CheckpointError, ConfigError, SetupError
 
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build, config, data, layers
+from dowdyboy_core import CheckpointError, ConfigError, SetupError
 
 LOSS = "Return the loss of the batch from train_step as a tensor with one element, computed from the model's output."
 LOSSES: dict[str, tuple[Callable[[Run, Any], Any], str]] = {
@@ -62,9 +62,7 @@ def test_what_is_missing_is_told_in_this_order(harness: Harness, tmp_path: Path)
     trainer.set_train_dataloader(loader)
     refused("There is no model. Call set_model or set_models first.")
     trainer.set_model(run.model)
-    refused(
-        "There is no optimizer. Call set_optimizer or set_optimizers first, or set auto_optimize=False."
-    )
+    refused("There is no optimizer. Call set_optimizer or set_optimizers first, or set auto_optimize=False.")
     trainer.set_optimizer(run.optimizer)
     refused("There is no val loader. Call set_val_dataloader first.", val=True)
     assert run.losses == [], "nothing may have run"
@@ -204,6 +202,4 @@ def test_loading_what_is_not_there(harness: Harness, tmp_path: Path) -> None:
     build(harness, tmp_path, enable_save_checkpoint=True).fit()
     with pytest.raises(SetupError) as early:
         harness.make_trainer(config(tmp_path)).load_checkpoint(tmp_path / "checkpoint" / "epoch_1")
-    assert str(early.value) == (
-        "load_checkpoint needs the models to load into. Call set_model or set_models first."
-    )
+    assert str(early.value) == ("load_checkpoint needs the models to load into. Call set_model or set_models first.")

@@ -32,9 +32,7 @@ def logging_step(run: Run, kill_at: int | None = None) -> Any:
 
 
 @pytest.mark.clause("G-1")
-def test_the_run_log_is_appended_to(
-    harness: Harness, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_run_log_is_appended_to(harness: Harness, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for text in ("first", "second"):
         trainer = harness.make_trainer(config(tmp_path, name="mine"))
         trainer.print(f"the {text} line")
@@ -117,7 +115,6 @@ def test_metrics_of_a_resumed_run_have_no_gap_and_no_double(harness: Harness, tm
 
 
 @pytest.mark.clause("G-5")
-@pytest.mark.xfail(strict=True, reason="the viewer's files still hold what was drawn after the checkpoint")
 def test_curves_of_a_resumed_run_have_no_gap_and_no_double(harness: Harness, tmp_path: Path) -> None:
     resumed(harness, tmp_path)
     assert harness.read_curves(tmp_path / "log") == {"half": [(step, step / 2) for step in range(6)]}

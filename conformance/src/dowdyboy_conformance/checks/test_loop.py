@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dowdyboy_core import ConfigError
 
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build, config, layers
+from dowdyboy_core import ConfigError
 
 
 class Trace:
@@ -164,9 +164,7 @@ def test_test_counts_from_zero_each_time_and_has_its_own_records(harness: Harnes
 
 @pytest.mark.clause("L-3")
 @pytest.mark.parametrize(("interval", "expected"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4]), (3, [3]), (9, [])])
-def test_validation_keeps_its_interval(
-    harness: Harness, tmp_path: Path, interval: int, expected: list[int]
-) -> None:
+def test_validation_keeps_its_interval(harness: Harness, tmp_path: Path, interval: int, expected: list[int]) -> None:
     run = build(harness, tmp_path, epoch=5, val_interval=interval)
     seen: list[tuple[int, int]] = []
     run.trainer.fit(run.train_step, lambda trainer, bat, bat_idx, step: seen.append((trainer.epoch, bat_idx)))
@@ -233,9 +231,7 @@ FOUR = "(trainer, bat, bat_idx, global_step)"
 
 @pytest.mark.clause("H-3", "X-2")
 @pytest.mark.parametrize("place", ["train_step", "val_step", "test_step"])
-def test_a_hook_with_other_arguments_is_refused_before_any_work(
-    harness: Harness, tmp_path: Path, place: str
-) -> None:
+def test_a_hook_with_other_arguments_is_refused_before_any_work(harness: Harness, tmp_path: Path, place: str) -> None:
     run = build(harness, tmp_path)
 
     def read() -> Any:
@@ -250,7 +246,7 @@ def test_a_hook_with_other_arguments_is_refused_before_any_work(
         "test_step": lambda: run.trainer.test(hook),
     }[place]
     with pytest.raises(ConfigError) as caught:
-        call()
+        call()  # type: ignore[no-untyped-call]
     text = str(caught.value)
     assert text.startswith(f"{place}(trainer") and f" can't be called with {FOUR}: too many" in text
     assert text.endswith(f" Define it as def {place}{FOUR}.")

@@ -29,9 +29,7 @@ def check_parameters(found: dict[str, Any], expected: list[Any], tolerance: floa
 @pytest.mark.parametrize("name", RATES)
 def test_sixty_steps_follow_the_formulas(harness: Harness, tmp_path: Path, name: str) -> None:
     run = build(harness, tmp_path, optimizer=name, lr=RATES[name], epoch=20, initial=LAYERS).fit(val=False)
-    losses, parameters = _oracle.train(
-        LAYERS, _oracle.cut(4, *data()) * 20, optimizer=name, lr=RATES[name]
-    )
+    losses, parameters = _oracle.train(LAYERS, _oracle.cut(4, *data()) * 20, optimizer=name, lr=RATES[name])
     assert len(losses) == 60 and losses[-1] < losses[0] / 1.2, "the oracle itself must learn"
     assert run.losses == close_to(losses)
     check_parameters(run.parameters(), parameters, 2e-4)
@@ -66,9 +64,9 @@ def test_dropout_is_off_in_validation(harness: Harness, tmp_path: Path) -> None:
 @pytest.mark.clause("O-1")
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_a_window_steps_as_one_large_batch(harness: Harness, tmp_path: Path, name: str) -> None:
-    run = build(
-        harness, tmp_path, optimizer=name, initial=LAYERS, batch_size=2, accumulate_steps=3, epoch=3
-    ).fit(val=False)
+    run = build(harness, tmp_path, optimizer=name, initial=LAYERS, batch_size=2, accumulate_steps=3, epoch=3).fit(
+        val=False
+    )
     _, parameters = _oracle.train(LAYERS, _oracle.cut(6, *data()) * 3, optimizer=name)
     check_parameters(run.parameters(), parameters)
 
@@ -76,9 +74,7 @@ def test_a_window_steps_as_one_large_batch(harness: Harness, tmp_path: Path, nam
 @pytest.mark.clause("O-2")
 def test_a_last_window_is_averaged_over_what_it_has(harness: Harness, tmp_path: Path) -> None:
     # 10 samples in batches of 2: windows of 3 and of 2 batches, that is, of 6 and of 4 samples.
-    run = build(
-        harness, tmp_path, samples=10, initial=LAYERS, batch_size=2, accumulate_steps=3, epoch=2
-    ).fit(val=False)
+    run = build(harness, tmp_path, samples=10, initial=LAYERS, batch_size=2, accumulate_steps=3, epoch=2).fit(val=False)
     features, classes = data(10)
     windows = [(features[:6], classes[:6]), (features[6:], classes[6:])]
     _, parameters = _oracle.train(LAYERS, windows * 2)
@@ -102,9 +98,7 @@ def test_gradients_are_cleared_between_windows(harness: Harness, tmp_path: Path)
 
 @pytest.mark.clause("O-3")
 @pytest.mark.parametrize("window", [1, 2])
-def test_clipping_bounds_the_norm_of_the_averaged_gradient(
-    harness: Harness, tmp_path: Path, window: int
-) -> None:
+def test_clipping_bounds_the_norm_of_the_averaged_gradient(harness: Harness, tmp_path: Path, window: int) -> None:
     run = build(
         harness,
         tmp_path,

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dowdyboy_core import ConfigError
 
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import build, config
+from dowdyboy_core import ConfigError
 
 
 def recorded(harness: Harness, out_dir: Path, *values: Any) -> Any:
@@ -46,9 +46,7 @@ CASES: list[tuple[str, list[Any], str, Any]] = [
 
 @pytest.mark.clause("R-1", "R-2", "R-3")
 @pytest.mark.parametrize(("values", "dtype", "expected"), [case[1:] for case in CASES], ids=[c[0] for c in CASES])
-def test_values_are_stacked(
-    harness: Harness, tmp_path: Path, values: list[Any], dtype: str, expected: Any
-) -> None:
+def test_values_are_stacked(harness: Harness, tmp_path: Path, values: list[Any], dtype: str, expected: Any) -> None:
     found = recorded(harness, tmp_path, *values)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, np.array(expected, dtype))

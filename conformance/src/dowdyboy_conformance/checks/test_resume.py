@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dowdyboy_core import CheckpointError
 
 from dowdyboy_conformance._data import Augmented
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build
+from dowdyboy_core import CheckpointError
 
 
 class Killed(Exception):
@@ -43,12 +43,17 @@ def go(run: Run, kill_at: int | None = None) -> None:
     def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
         loss = run.train_step(trainer, bat, bat_idx, global_step)
         trainer.log({"loss": loss}, global_step)
+        trainer.set_records({"seen": loss})
         if global_step == kill_at:
             raise Killed
         return loss
 
+    def end(trainer: Any, ep: int) -> None:
+        seen = trainer.get_records()["seen"]
+        trainer.log({"end": ep, "seen": len(seen), "sum": seen.sum()}, trainer.global_step)
+
     try:
-        run.trainer.fit(step, run.val_step, lambda trainer, ep: trainer.log({"end": ep}, trainer.global_step))
+        run.trainer.fit(step, run.val_step, end)
     except Killed:
         assert kill_at is not None
 
@@ -219,9 +224,7 @@ def test_a_later_save_makes_up_for_one_that_failed(harness: Harness, tmp_path: P
 def test_save_steps_refreshes_the_last_checkpoint(
     harness: Harness, tmp_path: Path, window: int, expected: list[int]
 ) -> None:
-    run = build(
-        harness, tmp_path, batch_size=2, enable_save_checkpoint=True, save_steps=2, accumulate_steps=window
-    )
+    run = build(harness, tmp_path, batch_size=2, enable_save_checkpoint=True, save_steps=2, accumulate_steps=window)
     seen: list[int] = []
 
     def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:

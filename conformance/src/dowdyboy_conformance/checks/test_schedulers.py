@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dowdyboy_core import ConfigError
 
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import build
+from dowdyboy_core import ConfigError
 
 NAN, INF = float("nan"), float("inf")
 
@@ -77,9 +77,7 @@ def test_a_plateau_scheduler_follows_the_mean_of_the_record(harness: Harness, tm
     def val_step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> None:
         trainer.set_records({"x": [1, 2, 3, 0, 10, 0][global_step]})  # means 2 and 10/3; first and last values fall
 
-    run.trainer.fit(
-        run.train_step, val_step, lambda trainer, ep: found.append(harness.learning_rate(run.optimizer))
-    )
+    run.trainer.fit(run.train_step, val_step, lambda trainer, ep: found.append(harness.learning_rate(run.optimizer)))
     assert found == [1.0, 1.0, 1.0, 0.5], "there is no value in the epochs without validation"
 
 
@@ -113,9 +111,7 @@ def test_stepping_nothing_or_a_plateau_is_refused(harness: Harness, tmp_path: Pa
     run = build(harness, tmp_path, schedule="plateau")
     with pytest.raises(ConfigError) as caught:
         run.trainer.step()
-    assert str(caught.value) == (
-        "step got neither an optimizer nor a scheduler. Give at least one of them."
-    )
+    assert str(caught.value) == ("step got neither an optimizer nor a scheduler. Give at least one of them.")
     with pytest.raises(ConfigError) as caught:
         run.trainer.step(lr_scheduler=run.scheduler)
     assert str(caught.value) == (

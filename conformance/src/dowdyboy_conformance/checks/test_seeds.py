@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dowdyboy_core.rand import derive_seed
 
 from dowdyboy_conformance._data import Augmented, Indexed, Restarted, batches, plain
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build, config
+from dowdyboy_core.rand import derive_seed
 
 # BLAKE2b, checked with coreutils' b2sum -l 64
 DERIVED = {

@@ -61,9 +61,7 @@ def test_the_wheel(harness: Harness) -> None:
 
 
 @pytest.mark.clause("U-4")
-def test_the_log_goes_to_a_file_too(
-    harness: Harness, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_log_goes_to_a_file_too(harness: Harness, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = module(harness, "log")
     log.logging_conf(tmp_path / "a.log")
     log.log("hello")

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 import paddle
-from dowdyboy_core import TrainerConfig
-from dowdyboy_paddle import Trainer
 from numpy.typing import NDArray
 from paddle.optimizer import lr as schedulers
+
+from dowdyboy_core import TrainerConfig
+from dowdyboy_paddle import Trainer
 
 from .._harness import Harness, Layers, Optimizing
 
 
-class _Stream(paddle.io.IterableDataset):  # type: ignore[misc]
+class _Stream(paddle.io.IterableDataset):  # type: ignore[type-arg]
     def __init__(self, start: Callable[[], Iterator[Any]]) -> None:
         super().__init__()
         self._start = start
@@ -25,7 +26,7 @@ class _Stream(paddle.io.IterableDataset):  # type: ignore[misc]
         return self._start()
 
 
-class _Batches(paddle.io.BatchSampler):  # type: ignore[misc]
+class _Batches(paddle.io.BatchSampler):
     """A batch sampler of the user's own; the loader takes subclasses of its own class only."""
 
     def __init__(self, given: Any) -> None:  # not calling super's: it wants a dataset
@@ -83,10 +84,11 @@ class PaddleHarness(Harness):
         self, name: str, models: Sequence[Any], lr: float, *, schedule: str | None = None, mode: str = "min"
     ) -> Optimizing:
         scheduler: Any = None
+        direction: Any = mode
         if schedule == "step":
             scheduler = schedulers.StepDecay(lr, step_size=1, gamma=0.5)
         elif schedule == "plateau":
-            scheduler = schedulers.ReduceOnPlateau(lr, mode=mode, factor=0.5, patience=0)
+            scheduler = schedulers.ReduceOnPlateau(lr, mode=direction, factor=0.5, patience=0)
         rate = lr if scheduler is None else scheduler
         parameters = [item for model in models for item in model.parameters()]
         optimizers = paddle.optimizer
@@ -122,7 +124,8 @@ class PaddleHarness(Harness):
         drop_last: bool = False,
         collate: Callable[[Any], Any] | None = None,
     ) -> Any:
-        return paddle.io.DataLoader(
+        loader: Any = paddle.io.DataLoader  # annotated more narrowly than it accepts
+        return loader(
             dataset,
             batch_size=batch_size,
             shuffle=shuffle,
@@ -157,7 +160,7 @@ class PaddleHarness(Harness):
         return bool(paddle.is_grad_enabled())
 
     def draw(self) -> float:
-        return float(paddle.rand([1]).item())
+        return float(paddle.rand([1]).numpy()[0])
 
     def read_curves(self, folder: Path) -> dict[str, list[tuple[int, float]]]:
         from visualdl import LogReader

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from dowdyboy_core import TrainerConfig
-from dowdyboy_torch import Trainer
 from numpy.typing import NDArray
 from torch.optim import lr_scheduler
+
+from dowdyboy_core import TrainerConfig
+from dowdyboy_torch import Trainer
 
 from .._harness import Harness, Layers, Optimizing
 
@@ -78,7 +79,8 @@ class TorchHarness(Harness):
             return Optimizing(optimizer, None)
         if schedule == "step":
             return Optimizing(optimizer, lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5))
-        plateau = lr_scheduler.ReduceLROnPlateau(optimizer, mode=mode, factor=0.5, patience=0)
+        direction: Any = mode
+        plateau = lr_scheduler.ReduceLROnPlateau(optimizer, mode=direction, factor=0.5, patience=0)
         return Optimizing(optimizer, plateau)
 
     def learning_rate(self, optimizer: Any) -> float:
@@ -103,7 +105,7 @@ class TorchHarness(Harness):
         drop_last: bool = False,
         collate: Callable[[Any], Any] | None = None,
     ) -> Any:
-        order = {} if isinstance(dataset, _Stream) else {"shuffle": shuffle}
+        order: dict[str, Any] = {} if isinstance(dataset, _Stream) else {"shuffle": shuffle}
         return torch.utils.data.DataLoader(
             dataset, batch_size, num_workers=workers, drop_last=drop_last, collate_fn=collate, **order
         )
@@ -141,7 +143,4 @@ class TorchHarness(Harness):
 
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
         events.Reload()
-        return {
-            tag: [(point.step, point.value) for point in events.Scalars(tag)]
-            for tag in events.Tags()["scalars"]
-        }
+        return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}

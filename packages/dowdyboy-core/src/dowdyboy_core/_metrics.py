@@ -34,7 +34,7 @@ class MetricLog:
     def write(self, values: Mapping[str, float], step: int, epoch: int) -> None:
         """Adds one point to each named curve."""
         if self._file is None:
-            self._tracker = self._open_tracker()
+            self._tracker = self._tracker or self._open_tracker()
             self._file = self._path.open("a", encoding="utf-8")
         said = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
         line = json.dumps({"step": step, "epoch": epoch, "values": said}, ensure_ascii=False, allow_nan=False)
@@ -70,7 +70,6 @@ class MetricLog:
                 for line in map(json.loads, lines):
                     values = {name: float(value) for name, value in line["values"].items()}
                     self._tracker.write(values, line["step"])
-        self.close()
 
     def close(self) -> None:
         """Closes the files; a later ``write`` opens them again."""

@@ -88,8 +88,8 @@ class Persistence(Surface):
             self._run = before + 1
             if before and self.config.enable_save_checkpoint:
                 self._warn(
-                    f"{str(self._checkpoints.path)!r} holds checkpoints of an earlier run, which those of this one will "
-                    "replace one by one. Give another out_dir to keep them, or resume='auto' to go on."
+                    f"{str(self._checkpoints.path)!r} holds checkpoints of an earlier run, which those of this one "
+                    "will replace one by one. Give another out_dir to keep them, or resume='auto' to go on."
                 )
         else:
             self._run = max(before, int(self._resumed.index["run"]))

@@ -139,6 +139,11 @@ def apply_all(
 
 def _check_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder: Path) -> dict[str, Any]:
     """The models and components by the names that their weights have in the snapshot, which fits them."""
+    if snapshot.index["backend"] != backend.name:
+        raise CheckpointError(
+            f"{str(folder)!r} was saved by {snapshot.index['backend']!r} and this is {backend.name!r}, which lays out "
+            "weights in another way. Load it there, or convert its model_I.safetensors by hand."
+        )
     targets = {f"model_{number}": model for number, model in enumerate(parts.raw_models())}
     stored_models = numbered(snapshot.weights, "model")
     if len(stored_models) != len(targets):

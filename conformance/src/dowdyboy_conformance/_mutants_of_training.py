@@ -1,0 +1,150 @@
+"""Mutants of what happens while a run trains: steps, modes, records, the best value, schedulers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ._mutation import Mutant, change, nothing
+
+
+class NoStep(Mutant):
+    """Never updates a parameter."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._backend, "step", nothing)
+
+
+class NoZeroGrad(Mutant):
+    """Never clears the gradients."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._backend, "zero_grad", nothing)
+
+
+class NeverEval(Mutant):
+    """Leaves the models in training mode."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._backend, "set_training", lambda original: lambda model, training: original(model, True))
+
+
+class NeverTrainAgain(Mutant):
+    """Leaves the models in evaluation mode once they were validated."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            return lambda model, training: None if training and trainer.epoch > 1 else original(model, training)
+
+        change(trainer._backend, "set_training", make)
+
+
+class GradientsInVal(Mutant):
+    """Validates with gradients on."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._backend, "forward_context", lambda original: lambda training: original(True))
+
+
+class RecordsReversed(Mutant):
+    """Gives the records of an epoch in reverse."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._backend, "stack", lambda original: lambda values, dtype: original(values[::-1], dtype))
+
+
+class RecordsAlias(Mutant):
+    """Keeps the recorded tensors themselves, with their graphs."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._backend, "keep_tensor", lambda original: lambda value: value)
+
+
+class RecordsStay(Mutant):
+    """Doesn't clear the records after an epoch."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._records, "clear", nothing)
+
+
+class RecordsNarrow(Mutant):
+    """Keeps float64 records as float32."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            return lambda values, dtype: original(values, "float32" if dtype == "float64" else dtype)
+
+        change(trainer._backend, "stack", make)
+
+
+class MeanInFloat32(Mutant):
+    """Takes the mean of a record in float32."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            return lambda tensor: float(np.float32(original(tensor)))
+
+        change(trainer._backend, "mean", make)
+
+
+class LastOfEqualsIsBest(Mutant):
+    """Compares with <=."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            return lambda value: original(value) or value == trainer._position.best
+
+        change(trainer, "_is_best", make)
+
+
+class NanIsBest(Mutant):
+    """Takes the first value as the best, whatever it is."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            return lambda value: original(value) or (trainer._position.best is None and math.isnan(value))
+
+        change(trainer, "_is_best", make)
+
+
+class BestForgotten(Mutant):
+    """Doesn't take up the best value of a checkpoint."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def load(*args: Any, **named: Any) -> None:
+                original(*args, **named)
+                trainer._position.best = None
+
+            return load
+
+        change(trainer, "_load", make)
+
+
+class SchedulerTwice(Mutant):
+    """Steps a scheduler as if there were two processes."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def step(scheduler: Any, value: Any) -> None:
+                original(scheduler, value)
+                original(scheduler, value)
+
+            return step
+
+        change(trainer._backend, "step_scheduler", make)
+
+
+class PlateauGetsNan(Mutant):
+    """Hands NaN on to a plateau scheduler."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def step(scheduler: Any, value: Any) -> None:
+                original(scheduler, math.nan if value is not None and abs(value) > 1e38 else value)
+
+            return step
+
+        change(trainer._backend, "step_scheduler", make)

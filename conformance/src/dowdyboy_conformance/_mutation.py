@@ -1,0 +1,43 @@
+"""What a mutant is: a harness whose trainers are wrong in one point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dowdyboy_core import TrainerConfig
+
+from .harnesses.torch import TorchHarness
+
+
+class BrokenMutant(Exception):
+    """A mutant no longer fits the code that it should spoil."""
+
+
+def change(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    """Replaces an object's method by what ``make`` gives for the original.
+
+    Raises:
+        BrokenMutant: the object has no such method.
+    """
+    if not hasattr(owner, name):
+        raise BrokenMutant(f"{type(owner).__name__} has no {name}")
+    setattr(owner, name, make(getattr(owner, name)))
+
+
+def nothing(original: Any) -> Any:
+    """Stands for a method that does nothing."""
+    return lambda *args, **named: None
+
+
+class Mutant(TorchHarness):
+    """A harness whose trainers are spoilt."""
+
+    def make_trainer(self, config: TrainerConfig) -> Any:
+        """The trainer, spoilt after it was made."""
+        trainer = super().make_trainer(config)
+        self.spoil(trainer)
+        return trainer
+
+    def spoil(self, trainer: Any) -> None:
+        """Changes nothing: the control, which every check must pass."""
