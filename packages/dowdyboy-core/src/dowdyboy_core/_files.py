@@ -93,6 +93,9 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{str(folder / INDEX)!r} can't be read: {error}. Use another checkpoint.") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT or not isinstance(index.get("files"), dict):
         raise CheckpointError(f"{str(folder / INDEX)!r} is no index of a {FORMAT}. Give a checkpoint of dowdyboy.")
+    strange = [name for name in index["files"] if Path(name).name != name]
+    if strange:
+        raise CheckpointError(f"{str(folder / INDEX)!r} names {strange[0]!r}, which is no file name. Don't trust it.")
     if index.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{str(folder)!r} has format version {index.get('format_version')!r}; this dowdyboy reads "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -124,8 +125,13 @@ def show_progress(title: str, total: int | None, describe: Describe, *, done: in
     """
     if not shown:
         return Progress(title, total, done, describe)
-    kind = _BarProgress if sys.stderr.isatty() or _in_notebook() else _PlainProgress
+    kind = _BarProgress if _on_terminal() or _in_notebook() else _PlainProgress
     return kind(title, total, done, describe)
+
+
+def _on_terminal() -> bool:
+    """A terminal that a person looks at; those that programs make for programs may be 0 wide, and show no bar."""
+    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
 
 
 def _in_notebook() -> bool:

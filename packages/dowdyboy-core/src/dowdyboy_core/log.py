@@ -37,7 +37,7 @@ class RunLog:
             raise ConfigError(f"The log {os.fspath(path)!r} can't be written: {error}. Give another path.") from error
         self.close()
         handler.setFormatter(logging.Formatter(format))
-        self._logger.setLevel(level)
+        handler.setLevel(level)  # and not the logger's, which remembers what an earlier level let through
         self._logger.addHandler(handler)
 
     def write(self, text: object, level: int = logging.INFO, *, echo: bool = True) -> None:

@@ -1,0 +1,166 @@
+"""Folders on disk: whole or not at all, and every kind of damage noticed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dowdyboy_core import CheckpointError
+from dowdyboy_core._files import INDEX, FolderReader, tidy, write_folder
+from dowdyboy_core._state import Array
+
+
+def array(values: Any) -> Array:
+    found = np.asarray(values, np.float32)
+    return Array("F32", found.shape, found.reshape(-1).view(np.uint8))
+
+
+def write(folder: Path, value: float = 1.0) -> None:
+    weights = {"model_0": {"a.weight": array([[value, 2.0]]), "empty": array([])}}
+    write_folder(folder, {"epoch": 1}, weights, {"rng": {"n": (1, float("nan")), "state": array([value])}})
+
+
+def read(folder: Path) -> list[float]:
+    reader = FolderReader(folder)
+    reader.verify()
+    tree = reader.tree("rng")
+    assert tree["n"][0] == 1 and tree["n"][1] != tree["n"][1]
+    stored = reader.weights("model_0")
+    assert stored["empty"].shape == (0,)
+    return [*np.frombuffer(stored["a.weight"].data, np.float32), *np.frombuffer(tree["state"].data, np.float32)]
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "one")
+    assert read(tmp_path / "one") == [1.0, 2.0, 1.0]
+
+
+def test_the_library_reads_the_weights(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    write(tmp_path / "one")
+    np.testing.assert_array_equal(load_file(tmp_path / "one" / "model_0.safetensors")["a.weight"], [[1, 2]])
+
+
+def test_every_changed_byte_and_every_cut_is_noticed(tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    write(folder)
+    for path in sorted(folder.iterdir()):
+        if path.name == INDEX:
+            continue
+        content = path.read_bytes()
+        for place in range(len(content)):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            with pytest.raises(CheckpointError, match="digest"):
+                FolderReader(folder).verify()
+        for length in range(0, len(content), max(1, len(content) // 10)):
+            path.write_bytes(content[:length])
+            with pytest.raises(CheckpointError, match="damaged"):
+                FolderReader(folder).verify()
+        path.write_bytes(content)
+    assert read(folder) == [1.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        '{"format": "dowdyboy-checkpoint"}',
+        '{"format": "dowdyboy-checkpoint", "format_version": 2, "files": {}}',
+        '{"format": "other", "format_version": 1, "files": {}}',
+        "[" * 100_000,
+        '{"format": "dowdyboy-checkpoint", "format_version": 1, "files": []}',
+    ],
+    ids=range(9),
+)
+def test_an_index_that_is_not_ours_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / INDEX).write_text(content)
+    with pytest.raises(CheckpointError):
+        FolderReader(tmp_path)
+
+
+def test_a_missing_folder_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="Give the folder of one checkpoint"):
+        FolderReader(tmp_path / "nothing")
+
+
+def test_what_can_not_be_stored_leaves_the_old_one(tmp_path: Path) -> None:
+    write(tmp_path / "one")
+    with pytest.raises(CheckpointError, match="hooks/0 is a function"):
+        write_folder(tmp_path / "one", {}, {}, {"rng": {"hooks": [lambda: 1]}})
+    assert read(tmp_path / "one") == [1.0, 2.0, 1.0]
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_files
+left = int(sys.argv[2])
+def count(event, args):
+    # Python tells of each of these before it does it: the process dies between two of them.
+    global left
+    if event in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree"):
+        if event == "open" and not str(args[0]).startswith(sys.argv[1]):
+            return
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+test_files.write(Path(sys.argv[1]) / "one", 5.0)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+    code = DYING.format(tests=str(Path(__file__).parent))
+    seen = set()
+    for moment in range(40):
+        parent = tmp_path / str(moment)
+        write(parent / "one")
+        done = subprocess.run([sys.executable, "-c", code, str(parent), str(moment)], check=False)
+        tidy(parent)
+        values = read(parent / "one")
+        assert values in ([1.0, 2.0, 1.0], [5.0, 2.0, 5.0])
+        assert [path.name for path in parent.iterdir()] == ["one"]
+        seen.add((done.returncode, values[0]))
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+    assert seen == {(-signal.SIGKILL, 1.0), (-signal.SIGKILL, 5.0), (0, 5.0)}
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "one")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "one", 3.0)
+    monkeypatch.undo()
+    assert read(tmp_path / "one") == [1.0, 2.0, 1.0]
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_a_name_in_the_index_can_not_lead_outside(tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text("1")
+    folder = tmp_path / "one"
+    write(folder)
+    index = json.loads((folder / INDEX).read_text())
+    index["files"]["../secret.json"] = {"bytes": 1, "sha256": "0"}
+    (folder / INDEX).write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="file name"):
+        FolderReader(folder)

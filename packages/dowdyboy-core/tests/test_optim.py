@@ -1,0 +1,103 @@
+"""Windows of accumulation, and the loss scale of fp16."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dowdyboy_core import SetupError
+from dowdyboy_core._optim import LossScaler, Stepper, windows
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "done", "closing"),
+    [
+        (0, 3, 0, []),
+        (3, 1, 0, [1, 1, 1]),
+        (7, 3, 0, [0, 0, 3, 0, 0, 3, 1]),
+        (6, 3, 0, [0, 0, 3, 0, 0, 3]),
+        (1, 4, 0, [1]),
+        (4, 3, 3, [0, 0, 3, 1]),
+    ],
+)
+def test_windows_close_when_full_and_at_the_end(count: int, size: int, done: int, closing: list[int]) -> None:
+    assert list(windows(iter(range(count)), size, done)) == list(zip(range(count), closing, strict=True))
+
+
+class Gradients:
+    """A backend in which a gradient is one number."""
+
+    def __init__(self) -> None:
+        self.gradient: dict[str, float] = {}
+        self.log: list[Any] = []
+
+    def loss_problem(self, loss: Any) -> str | None:
+        return "is no number" if isinstance(loss, str) else None
+
+    def backward(self, loss: dict[str, float], factor: float) -> None:
+        for name, value in loss.items():
+            self.gradient[name] = self.gradient.get(name, 0.0) + value * factor
+
+    def scale_gradients(self, optimizer: str, factor: float, *, check: bool) -> bool:
+        self.gradient[optimizer] *= factor
+        return abs(self.gradient[optimizer]) < 1e30 if check else True
+
+    def clip_gradients(self, optimizer: str, max_norm: float) -> None:
+        self.gradient[optimizer] = max(-max_norm, min(max_norm, self.gradient[optimizer]))
+
+    def step(self, optimizer: str) -> None:
+        self.log.append((optimizer, self.gradient.pop(optimizer)))
+
+
+def stepper(window: int = 1, clip: float | None = None, scaled: bool = False) -> tuple[Stepper, Gradients]:
+    backend = Gradients()
+    made = Stepper(backend, window, clip)  # type: ignore[arg-type]
+    made.scaler = LossScaler(scaled)
+    return made, backend
+
+
+def test_a_window_is_the_mean_of_its_batches_also_if_it_is_short() -> None:
+    made, backend = stepper(window=4)
+    for value in (1.0, 2.0, 3.0, 6.0):
+        made.backward({"a": value})
+    made.step("a", 4)
+    for value in (1.0, 3.0):
+        made.backward({"a": value})
+    made.step("a", 2)
+    assert backend.log == [("a", 3.0), ("a", 2.0)]
+
+
+def test_clipping_comes_after_unscaling() -> None:
+    made, backend = stepper(clip=0.5, scaled=True)
+    made.backward({"a": 0.25})
+    made.step("a")
+    assert backend.log == [("a", 0.25)]
+
+
+def test_each_optimizer_skips_for_its_own_overflow_and_the_scale_falls_once() -> None:
+    made, backend = stepper(scaled=True)
+    made.backward({"a": 1e36, "b": float("inf"), "c": 2.0})
+    assert [made.step(name) for name in "abc"] == [False, False, True]
+    made.scaler.update()
+    assert backend.log == [("c", 2.0)]
+    assert made.scaler.scale == LossScaler.INITIAL / 2
+
+
+def test_the_scale_grows_after_many_clean_steps_and_is_kept() -> None:
+    scaler = LossScaler(True)
+    for _ in range(LossScaler.GROWTH_INTERVAL - 1):
+        scaler.note(True)
+        scaler.update()
+        scaler.update()  # a training step without an optimizer step counts for nothing
+    assert scaler.scale == LossScaler.INITIAL
+    resumed = LossScaler(True)
+    resumed.load_state(scaler.state())
+    resumed.note(True)
+    resumed.update()
+    assert resumed.scale == LossScaler.INITIAL * 2
+
+
+def test_a_loss_that_can_not_be_differentiated_says_what_to_return() -> None:
+    with pytest.raises(SetupError, match=r"backward got a loss that is no number\. Return the loss"):
+        stepper()[0].backward("x")
