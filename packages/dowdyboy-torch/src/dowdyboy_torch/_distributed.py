@@ -6,6 +6,7 @@ MASTER_PORT in their environment; nothing here asks for more.
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -45,6 +46,13 @@ def join(device: torch.device) -> None:
             dist.init_process_group("nccl", device_id=device)
         else:
             dist.init_process_group("gloo")
+        # Its threads would otherwise outlive the interpreter now and then, which ends the process with an abort.
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def gather(value: Any) -> list[Any]:
