@@ -54,9 +54,13 @@ def run(cwd: Path, *command: str | Path, code: int = 0) -> subprocess.CompletedP
 
 
 def run_both(cwd: Path, script: str, *arguments: str) -> None:
-    """Runs a script and its twin side by side."""
+    """Runs a script and its twin side by side; ``{framework}`` in an argument stands for its name."""
+
+    def run_one(framework: str) -> None:
+        run(cwd, EXAMPLES / framework / script, *(text.format(framework=framework) for text in arguments))
+
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda framework: run(cwd, EXAMPLES / framework / script, *arguments), FRAMEWORKS))
+        list(pool.map(run_one, FRAMEWORKS))
 
 
 def points(out_dir: Path, name: str) -> list[tuple[int, float]]:
@@ -181,7 +185,7 @@ def test_the_checkpoints_of_the_demo_are_plain_and_equal(demo: tuple[Path, str])
 def test_the_demo_never_mixes_two_runs_and_says_what_does_not_hold(demo: tuple[Path, str]) -> None:
     folder, _ = demo
     copied = folder.with_name("demo_again")  # the other tests read the first one's files
-    run(folder, "-c", "import shutil, sys; shutil.copytree(*sys.argv[1:])", folder, copied)
+    shutil.copytree(folder, copied)
     again = run(copied, EXAMPLES / "digits.py", "--epoch", "1", code=1)
     assert "The claim does not hold: torch has" in again.stderr
     assert "paddle has" in again.stderr
@@ -255,21 +259,30 @@ def test_gan_draws_the_digits_that_it_is_asked_for(tmp_path: Path, parts: tuple[
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_moved_over_goes_on_as_if_it_had_never_stopped(framework: str, tmp_path: Path) -> None:
-    command: list[str | Path] = [
-        EXAMPLES / framework / "moved_over.py",
-        "--epoch",
-        "3",
-        "--save-interval",
-        "1",
-        "--out-dir",
-    ]
-    run(tmp_path, *command, "whole")
-    shutil.copytree(tmp_path / "whole", tmp_path / "parted")
-    for name in ("epoch_3", "last_epoch_3"):
-        shutil.rmtree(tmp_path / "parted/checkpoint" / name)
-    run(tmp_path, *command, "parted", "--checkpoint", "parted/checkpoint/epoch_2")
-    whole, parted = (weights(tmp_path / part / "checkpoint/last_epoch_3") for part in ("whole", "parted"))
-    assert whole.keys() == parted.keys()
-    for name, array in whole.items():
-        np.testing.assert_array_equal(array, parted[name], err_msg=name)
+def test_moved_over_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    whole.mkdir()
+    run_both(whole, "moved_over.py", "--epoch", "3", "--save-interval", "1")
+
+    shutil.copytree(whole, parted)
+    for framework in FRAMEWORKS:  # as if it had been stopped after two epochs
+        for late in (parted / "output/moved_over" / framework / "checkpoint").glob("*_3"):
+            shutil.rmtree(late)
+    run_both(
+        parted, "moved_over.py", "--epoch", "3", "--checkpoint", "output/moved_over/{framework}/checkpoint/epoch_2"
+    )
+
+    for framework in FRAMEWORKS:
+        out = Path("output/moved_over", framework)
+        told = (parted / out / "moved_over_run.log").read_text(encoding="utf-8").rpartition("resumed from")[2]
+        assert "epoch 3/3" in told
+        assert "epoch 2/3" not in told
+        for name in ("train_loss", "ep_train_loss", "ep_val_loss", "ep_val_acc"):
+            assert points(parted / out, name) == points(whole / out, name), (framework, name)
+        ends = [weights(folder / out / "checkpoint/last_epoch_3") for folder in (whole, parted)]
+        for name, weight in ends[0].items():
+            np.testing.assert_array_equal(weight, ends[1][name], err_msg=f"{framework} {name}")
+        accuracies = dict(points(parted / out, "ep_val_acc"))
+        assert accuracies[3] > 0.8
+        [best] = (whole / out / "checkpoint").glob("best_epoch_*")
+        assert best.name == f"best_epoch_{max(accuracies, key=lambda ep: accuracies[ep])}"

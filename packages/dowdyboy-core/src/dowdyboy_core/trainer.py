@@ -85,7 +85,7 @@ class Trainer(Persistence):
         except SystemExit as error:
             if self.world_size > 1 and not error.code:
                 # A clean exit of one process would leave the others waiting for it.
-                raise SystemExit(1) from error
+                raise SetupError("A hook called sys.exit in one of several processes, which ends them all.") from error
             raise
         finally:
             self._loss = None

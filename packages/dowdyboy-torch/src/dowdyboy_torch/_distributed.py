@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -51,7 +52,8 @@ def join(device: torch.device) -> None:
 
 
 def _leave() -> None:
-    if dist.is_initialized():
+    if dist.is_initialized() and not hasattr(sys, "last_value"):  # which a failed process has, and must not wait
+        dist.barrier()  # one that ends while another still talks to it may abort
         dist.destroy_process_group()
 
 
