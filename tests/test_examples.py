@@ -258,7 +258,6 @@ def test_gan_draws_the_digits_that_it_is_asked_for(tmp_path: Path, parts: tuple[
         assert weights(last, 0).keys() != weights(last, 1).keys()
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_moved_over_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     whole.mkdir()
