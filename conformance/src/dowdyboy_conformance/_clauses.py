@@ -18,6 +18,7 @@ _COUNTS = {
     "U": 5,
     "X": 3,
     "N": 3,
+    "W": 18,
 }
 
 CLAUSES = frozenset(f"{topic}-{number + 1}" for topic, count in _COUNTS.items() for number in range(count))

@@ -62,6 +62,14 @@ class Harness(ABC):
         """
 
     @abstractmethod
+    def branched_model(self, layers: Layers) -> Any:
+        """A model of two linear layers ``fc0`` and ``fc1`` side by side.
+
+        Called as ``model(features, both)`` it gives ``fc0(features)``, and where ``both`` is True adds
+        ``fc1(features)``.
+        """
+
+    @abstractmethod
     def native_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         """The parameters of a model with their paths, as the framework keeps them."""
 
@@ -137,6 +145,10 @@ class Harness(ABC):
     @abstractmethod
     def has_graph(self, tensor: Any) -> bool:
         """Whether gradients flow through a tensor."""
+
+    @abstractmethod
+    def gradients(self, model: Any) -> dict[str, NDArray[Any]]:
+        """Copies of the gradients that the parameters of a model have right now, by their paths."""
 
     @abstractmethod
     def overwrite(self, tensor: Any, value: float) -> None:

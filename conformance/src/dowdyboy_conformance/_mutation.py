@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from dowdyboy_core import TrainerConfig
 
@@ -31,7 +31,13 @@ def nothing(original: Any) -> Any:
 
 
 class Mutant(TorchHarness):
-    """A harness whose trainers are spoilt."""
+    """A harness whose trainers are spoilt.
+
+    Attributes:
+        scenario: the one that its check of several processes looks at; None for all of them.
+    """
+
+    scenario: ClassVar[str | None] = None
 
     def make_trainer(self, config: TrainerConfig) -> Any:
         """The trainer, spoilt after it was made."""

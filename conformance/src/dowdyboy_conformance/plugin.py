@@ -9,6 +9,7 @@ import pytest
 
 from ._clauses import CLAUSES
 from ._harness import Harness
+from ._together import SCENARIOS, Together
 
 pytest.register_assert_rewrite("dowdyboy_conformance.checks")
 
@@ -57,6 +58,14 @@ def load_harness(name: str) -> Harness:
         raise pytest.UsageError(f"--backend {name}: {kind!r} is no subclass of dowdyboy_conformance.Harness")
     made: Harness = kind()
     return made
+
+
+@pytest.fixture(scope="session")
+def together(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -> Together:
+    """Runs of 1, 2 and 3 processes, which all checks of several processes share."""
+    only = getattr(harness, "scenario", None)
+    chosen = {name: place for name, place in SCENARIOS.items() if only in (None, name)}
+    return Together(harness, tmp_path_factory.mktemp("together"), chosen)
 
 
 def _is_check(module: Any) -> bool:

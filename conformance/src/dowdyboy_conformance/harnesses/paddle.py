@@ -14,7 +14,7 @@ from paddle.optimizer import lr as schedulers
 from dowdyboy_core import TrainerConfig
 from dowdyboy_paddle import Trainer
 
-from .._harness import Harness, Layers, Optimizing
+from .._harness import Floats, Harness, Layers, Optimizing
 
 
 class _Stream(paddle.io.IterableDataset):  # type: ignore[type-arg]
@@ -41,6 +41,15 @@ class _Batches(paddle.io.BatchSampler):
         return len(self._given)
 
 
+class _Branched(paddle.nn.Layer):
+    def __init__(self, first: paddle.nn.Layer, second: paddle.nn.Layer) -> None:
+        super().__init__()
+        self.fc0, self.fc1 = first, second
+
+    def forward(self, features: paddle.Tensor, both: bool) -> Any:
+        return self.fc0(features) + self.fc1(features) if both else self.fc0(features)
+
+
 class PaddleHarness(Harness):
     """PaddlePaddle on the CPU."""
 
@@ -62,13 +71,19 @@ class PaddleHarness(Harness):
                 parts.append((f"act{number}", paddle.nn.Tanh()))
                 if dropout:
                     parts.append((f"drop{number}", paddle.nn.Dropout(dropout)))
-            linear = paddle.nn.Linear(weight.shape[1], weight.shape[0])
-            linear.weight.set_value(np.ascontiguousarray(weight.T))
-            linear.bias.set_value(bias)
-            parts.append((f"fc{number}", linear))
+            parts.append((f"fc{number}", self._linear(weight, bias)))
             if batch_norm and not number:
-                parts.append(("norm0", paddle.nn.BatchNorm1D(weight.shape[0], use_global_stats=False)))
+                parts.append(("norm0", paddle.nn.BatchNorm1D(weight.shape[0])))
         return paddle.nn.Sequential(*parts)
+
+    def _linear(self, weight: Floats, bias: Floats) -> paddle.nn.Layer:
+        linear = paddle.nn.Linear(weight.shape[1], weight.shape[0])
+        linear.weight.set_value(np.ascontiguousarray(weight.T))
+        linear.bias.set_value(bias)
+        return linear
+
+    def branched_model(self, layers: Layers) -> Any:
+        return _Branched(*(self._linear(*layer) for layer in layers))
 
     def native_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         return model.named_parameters()  # type: ignore[no-any-return]
@@ -148,6 +163,9 @@ class PaddleHarness(Harness):
 
     def has_graph(self, tensor: Any) -> bool:
         return not tensor.stop_gradient
+
+    def gradients(self, model: Any) -> dict[str, NDArray[Any]]:
+        return {name: self.numpy(item.grad) for name, item in model.named_parameters() if item.grad is not None}
 
     def overwrite(self, tensor: Any, value: float) -> None:
         with paddle.no_grad():

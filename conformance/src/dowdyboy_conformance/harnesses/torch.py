@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 from dowdyboy_core import TrainerConfig
 from dowdyboy_torch import Trainer
 
-from .._harness import Harness, Layers, Optimizing
+from .._harness import Floats, Harness, Layers, Optimizing
 
 
 class _Stream(torch.utils.data.IterableDataset[Any]):
@@ -24,6 +24,15 @@ class _Stream(torch.utils.data.IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return self._start()
+
+
+class _Branched(torch.nn.Module):
+    def __init__(self, first: torch.nn.Module, second: torch.nn.Module) -> None:
+        super().__init__()
+        self.fc0, self.fc1 = first, second
+
+    def forward(self, features: torch.Tensor, both: bool) -> Any:
+        return self.fc0(features) + self.fc1(features) if both else self.fc0(features)
 
 
 class TorchHarness(Harness):
@@ -46,14 +55,20 @@ class TorchHarness(Harness):
                 parts[f"act{number}"] = torch.nn.Tanh()
                 if dropout:
                     parts[f"drop{number}"] = torch.nn.Dropout(dropout)
-            linear = torch.nn.Linear(weight.shape[1], weight.shape[0])
-            with torch.no_grad():
-                linear.weight.copy_(torch.from_numpy(weight))
-                linear.bias.copy_(torch.from_numpy(bias))
-            parts[f"fc{number}"] = linear
+            parts[f"fc{number}"] = self._linear(weight, bias)
             if batch_norm and not number:
                 parts["norm0"] = torch.nn.BatchNorm1d(weight.shape[0])
         return torch.nn.Sequential(parts)
+
+    def _linear(self, weight: Floats, bias: Floats) -> torch.nn.Module:
+        linear = torch.nn.Linear(weight.shape[1], weight.shape[0])
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(weight))
+            linear.bias.copy_(torch.from_numpy(bias))
+        return linear
+
+    def branched_model(self, layers: Layers) -> Any:
+        return _Branched(*(self._linear(*layer) for layer in layers))
 
     def native_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         return model.named_parameters()  # type: ignore[no-any-return]
@@ -124,6 +139,9 @@ class TorchHarness(Harness):
 
     def has_graph(self, tensor: Any) -> bool:
         return bool(tensor.requires_grad)
+
+    def gradients(self, model: Any) -> dict[str, NDArray[Any]]:
+        return {name: self.numpy(item.grad) for name, item in model.named_parameters() if item.grad is not None}
 
     def overwrite(self, tensor: Any, value: float) -> None:
         with torch.no_grad():

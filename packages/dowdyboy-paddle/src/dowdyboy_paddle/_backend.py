@@ -12,7 +12,7 @@ import paddle
 from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import ReduceOnPlateau
 
-from dowdyboy_core import Backend, ConfigError, Tracker, UnsupportedError
+from dowdyboy_core import Backend, ConfigError, Tracker
 from dowdyboy_core._config import DeviceRequest
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._nested import map_leaves
@@ -21,6 +21,7 @@ from dowdyboy_core._state import Array
 
 from . import _data, _distributed, _state
 from ._amp import ForwardContexts, available_precision
+from ._sync_bn import synchronise_batch_norm
 from ._tracker import VisualDLTracker
 
 
@@ -118,11 +119,7 @@ class PaddleBackend(Backend):
         if self.world_size == 1:
             return model
         if sync_bn:
-            if self._device == "cpu":
-                raise UnsupportedError(
-                    f"sync_bn=True can't be had on a CPU with {self.name}. Set sync_bn=False, or train on GPUs."
-                )
-            model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = synchronise_batch_norm(model, self._device)
         return _distributed.replicate(model, find_unused_parameters)
 
     def unwrap_model(self, model: Any) -> Any:
@@ -157,7 +154,7 @@ class PaddleBackend(Backend):
 
     def backward(self, loss: Any, factor: float) -> None:
         with self._contexts.outside():
-            (loss if factor == 1.0 else loss * factor).backward()
+            _distributed.backward(loss if factor == 1.0 else loss * factor)
 
     @paddle.no_grad()
     def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:

@@ -6,17 +6,26 @@ PADDLE_TRAINERS_NUM and the endpoints in their environment; nothing here asks fo
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import paddle
 import paddle.distributed as dist
 
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
+from dowdyboy_core._errors import unused_parameters
+
+# The parameters of a wrapped model call the reducer in every backward pass, whether it is still there or not: with a
+# model that is wrapped again, for another trainer, the process would crash. So it lives as long as the model does.
+_reducers: WeakKeyDictionary[paddle.nn.Layer, list[Any]] = WeakKeyDictionary()
 
 
 def from_environment() -> tuple[int, int, int]:
@@ -59,7 +68,25 @@ def replicate(model: paddle.nn.Layer, find_unused_parameters: bool) -> paddle.nn
         return model
     # What fleet.distributed_model makes for data parallelism; said directly, since find_unused_parameters is a
     # setting of the whole job there and of a model here.
-    return paddle.DataParallel(model, find_unused_parameters=find_unused_parameters)
+    replica = paddle.DataParallel(model, find_unused_parameters=find_unused_parameters)
+    _reducers.setdefault(model, []).append(replica._reducer)
+    return replica
+
+
+# What the reducer says when a parameter that was skipped in one step gets a gradient in the next.
+_UNUSED = re.compile(r"parameter\[\d+\]\[(\S+)\] has been ready before")
+
+
+def backward(loss: paddle.Tensor) -> None:
+    """Computes gradients, which the reducers of wrapped models exchange on the way."""
+    try:
+        loss.backward()
+    except RuntimeError as error:
+        unused = _UNUSED.search(str(error))
+        if unused is None:
+            raise
+        paths = {item.name: path for model in _reducers for path, item in model.named_parameters()}
+        raise unused_parameters([paths.get(unused[1], unused[1])]) from error
 
 
 def unsynchronised(models: Sequence[Any]) -> AbstractContextManager[Any]:
@@ -97,4 +124,11 @@ def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -
     check_process_count(nprocs)
     backend = "nccl" if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "gloo"
     start: Any = dist.spawn  # annotated without the options that it documents
-    start(function, args=tuple(args), nprocs=nprocs, backend=backend)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Your model will be trained under CPUONLY mode")  # as it was meant
+        start(_run_as_rank, args=(function, tuple(args)), nprocs=nprocs, backend=backend)
+
+
+def _run_as_rank(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    multiprocessing.set_start_method(None, force=True)  # or loaders would start workers in another way than elsewhere
+    function(*args)

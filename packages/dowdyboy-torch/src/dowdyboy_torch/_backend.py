@@ -12,7 +12,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dowdyboy_core import Backend, ConfigError, Tracker, UnsupportedError
+from dowdyboy_core import Backend, ConfigError, Tracker
 from dowdyboy_core._config import DeviceRequest
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._nested import map_leaves
@@ -21,6 +21,7 @@ from dowdyboy_core._state import Array
 
 from . import _data, _distributed, _state
 from ._amp import ForwardContexts, available_precision
+from ._sync_bn import synchronise_batch_norm
 from ._tracker import TensorBoardTracker
 
 
@@ -120,11 +121,7 @@ class TorchBackend(Backend):
         if self.world_size == 1:
             return model
         if sync_bn:
-            if self._device.type == "cpu":
-                raise UnsupportedError(
-                    f"sync_bn=True can't be had on a CPU with {self.name}. Set sync_bn=False, or train on GPUs."
-                )
-            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = synchronise_batch_norm(model, self._device)
         return _distributed.replicate(model, self._device, find_unused_parameters)
 
     def unwrap_model(self, model: Any) -> Any:

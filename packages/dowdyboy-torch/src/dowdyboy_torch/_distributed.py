@@ -7,7 +7,9 @@ MASTER_PORT in their environment; nothing here asks for more.
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
+from dowdyboy_core._errors import unused_parameters
 
 
 def from_environment() -> tuple[int, int, int]:
@@ -64,6 +67,10 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+# What DistributedDataParallel says of parameters that it has waited for in vain: their places among the trained ones.
+_UNUSED = re.compile(r"Parameter indices which did not receive grad for rank \d+: ([\d ]*\d)")
+
+
 class Replica(DistributedDataParallel):
     """A model whose gradients are averaged over the processes.
 
@@ -71,19 +78,46 @@ class Replica(DistributedDataParallel):
     collective in one of them would wait for ever.
     """
 
+    def __init__(self, model: torch.nn.Module, device: torch.device, find_unused_parameters: bool) -> None:
+        ids = [device.index] if device.type == "cuda" else None
+        super().__init__(model, device_ids=ids, find_unused_parameters=find_unused_parameters)
+        if ids is None and not find_unused_parameters:
+            self._fix_layout()
+
+    def _fix_layout(self) -> None:
+        """Lays the gradients out once and for all.
+
+        By itself the reducer lays them out anew after the first step, in the order in which they came. With three
+        processes or more gloo adds the same numbers in another order where they stand in another place, and a run that
+        was resumed, whose first step comes later, would differ from one that was not in the last bits.
+        """
+        self.reducer._push_all_rebuilt_params()
+        self.reducer._rebuild_buckets()
+
+    def _build_params_for_reducer(self) -> tuple[list[torch.nn.Parameter], list[bool]]:
+        """The parameters from the last to the first, about as their gradients come: so sending can begin early."""
+        parameters, sparse = super()._build_params_for_reducer()  # type: ignore[no-untyped-call]
+        return parameters[::-1], sparse[::-1]
+
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Computes the model, in step with the other processes only where gradients are to come."""
-        if self.training and torch.is_grad_enabled():
+        if not (self.training and torch.is_grad_enabled()):
+            return self.module(*inputs, **named)
+        try:
             return super().forward(*inputs, **named)  # type: ignore[no-untyped-call]
-        return self.module(*inputs, **named)
+        except RuntimeError as error:
+            unused = _UNUSED.search(str(error))
+            if unused is None:
+                raise
+            trained = [name for name, item in self.module.named_parameters() if item.requires_grad][::-1]
+            raise unused_parameters([trained[int(place)] for place in unused[1].split()]) from error
 
 
 def replicate(model: torch.nn.Module, device: torch.device, find_unused_parameters: bool) -> torch.nn.Module:
     """The model wrapped for several processes; as it is if it has nothing to train."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return model
-    ids = [device.index] if device.type == "cuda" else None
-    return Replica(model, device_ids=ids, find_unused_parameters=find_unused_parameters)
+    return Replica(model, device, find_unused_parameters)
 
 
 def unsynchronised(models: Sequence[Any]) -> AbstractContextManager[Any]:
@@ -128,6 +162,7 @@ def _run_as_rank(rank: int, world_size: int, port: int, function: Callable[..., 
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
+    multiprocessing.set_start_method(None, force=True)  # or loaders would start workers in another way than elsewhere
     function(*args)
 
 

@@ -1,0 +1,168 @@
+"""What each of several processes does, where the question is how a run goes: schedules, files, checkpoints, errors."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._data import Augmented
+from ._harness import Harness
+from ._problem import Run, build
+from ._scenarios_of_numbers import state, take_branches
+
+# Validation losses of three batches, for each epoch. The means fall, rise, rise, fall; those of the first and of the
+# second process's batches alone tell another story.
+VALUES = [[3.0, 3.0, 3.0], [1.0, 9.0, 1.0], [4.0, 4.0, 4.0], [4.0, 0.5, 4.0]]
+
+
+def schedules(harness: Harness, out_dir: Path) -> Any:
+    """Learning rates with validation losses that are given."""
+    found = {}
+    for schedule in ("step", "plateau"):
+        settings: dict[str, Any] = {"epoch": 4, "schedule": schedule, "save_best": True, "enable_save_checkpoint": True}
+        run = build(harness, out_dir / schedule, **settings)
+        run.trainer.set_val_dataloader(harness.loader(harness.dataset(np.arange(3)), 1))
+
+        def val_step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> None:
+            trainer.set_records({"val_loss": VALUES[trainer.epoch - 1][int(harness.numpy(bat[0])[0])]})
+
+        rates: list[float] = []
+        end = lambda trainer, ep, run=run, rates=rates: rates.append(harness.learning_rate(run.optimizer))  # noqa: E731
+        run.trainer.fit(run.train_step, val_step, end)
+        found[schedule] = rates
+    return found
+
+
+def own_values(harness: Harness, out_dir: Path) -> Any:
+    """Learning rates where the function of the best value gives each process another number."""
+    run = build(harness, out_dir, epoch=3, schedule="plateau", save_best=True, enable_save_checkpoint=True)
+    run.trainer.set_save_best_calc_func(lambda trainer: trainer.epoch * (1.0 if trainer.rank else -1.0))
+    rates: list[float] = []
+    run.fit(on_epoch_end=lambda trainer, ep: rates.append(harness.learning_rate(run.optimizer)))
+    return rates
+
+
+def files(harness: Harness, out_dir: Path) -> Any:
+    """A run that prints, logs and saves in every process; gives what this one printed."""
+    run = build(harness, out_dir, log_with="auto", enable_save_checkpoint=True, epoch=2, samples=24)
+
+    def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        trainer.log({"rank": trainer.rank}, global_step)
+        return run.train_step(trainer, bat, bat_idx, global_step)
+
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        run.trainer.print(f"printed by {run.trainer.rank}")
+        run.trainer.fit(step, run.val_step)
+        run.trainer.test(run.val_step)
+    return printed.getvalue()
+
+
+def buffers(harness: Harness, out_dir: Path) -> Any:
+    """The statistics of BatchNorm as validation sees them, and at the end."""
+    run = build(harness, out_dir, batch_norm=True, samples=24)
+    seen: list[Any] = []
+
+    def val_step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        if not bat_idx:
+            seen.append(state(harness, run.model))
+        return run.val_step(trainer, bat, bat_idx, global_step)
+
+    run.trainer.fit(run.train_step, val_step)
+    return [*seen, state(harness, run.model)]
+
+
+def divergence(harness: Harness, out_dir: Path) -> Any:
+    """The error where the last process changes a weight by itself."""
+    run = build(harness, out_dir, epoch=3, enable_save_checkpoint=True)
+
+    def end(trainer: Any, ep: int) -> None:
+        if ep == 2 and trainer.rank == trainer.world_size - 1:
+            harness.overwrite(dict(harness.native_parameters(run.model))["fc1.bias"], 5.0)
+
+    return _error(lambda: run.fit(on_epoch_end=end))
+
+
+def _error(action: Any) -> list[str] | None:
+    try:
+        action()
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+    return None
+
+
+class Stopped(Exception):
+    """Ends a run early, in all processes."""
+
+
+def resuming(harness: Harness, out_dir: Path) -> Any:
+    """A run with dropout and shuffling, whole and stopped within its second epoch and resumed."""
+    _random_run(harness, out_dir / "whole")
+    with contextlib.suppress(Stopped):
+        _random_run(harness, out_dir / "parts", stop_at=9)
+    parts = _random_run(harness, out_dir / "parts", resume="auto")
+    return {"state": state(harness, parts.model), "steps": parts.trainer.global_step}
+
+
+def _random_run(harness: Harness, out_dir: Path, stop_at: int | None = None, **settings: Any) -> Run:
+    common: dict[str, Any] = {"shuffle": True, "dropout": 0.3, "optimizer": "momentum", "epoch": 3, "save_steps": 2}
+    run = build(
+        harness, out_dir, samples=52, dataset=Augmented(harness, 52), enable_save_checkpoint=True, **common, **settings
+    )
+
+    def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        if global_step == stop_at:
+            raise Stopped
+        loss = run.train_step(trainer, bat, bat_idx, global_step)
+        trainer.log({"loss": loss}, global_step)
+        return loss
+
+    run.trainer.fit(step, run.val_step)
+    return run
+
+
+def elsewhere(harness: Harness, out_dir: Path) -> Any:
+    """A checkpoint within an epoch, and a run that goes on from that of one process fewer, twice."""
+    with contextlib.suppress(Stopped):
+        _random_run(harness, out_dir / "own", stop_at=3)
+    trainer = build(harness, out_dir / "reader").trainer
+    before = out_dir.parents[1] / str(trainer.world_size - 1) / out_dir.name / "own" / "checkpoint"
+    if not before.is_dir():
+        return None
+    [folder] = before.glob("last_epoch_*")
+    reader = build(harness, out_dir / "reader")
+    reader.trainer.load_checkpoint(folder, weights_only=True)
+    loaded = {name: array.tolist() for name, array in reader.parameters().items()}
+    return {"loaded": loaded, "ends": [go_on(harness, out_dir / name, folder) for name in ("once", "again")]}
+
+
+def go_on(harness: Harness, out_dir: Path, checkpoint: Path) -> Any:
+    """How the model stands at the end of a run that goes on from a checkpoint of another number of processes."""
+    return state(harness, _random_run(harness, out_dir, resume=str(checkpoint)).model)
+
+
+def skipped_branch(spec: str, out_dir: str, every: int) -> None:
+    """A process of a job that skips a branch which another takes, without ``find_unused_parameters``."""
+    from ._together import load
+
+    run = build(load(spec)(), Path(out_dir), samples=28, enable_save_checkpoint=True)
+    take_branches(run, every)
+    run.fit(val=False)
+
+
+def failing(spec: str, out_dir: str) -> None:
+    """A process of a job whose last process raises in the middle of training."""
+    from ._together import load
+
+    run = build(load(spec)(), Path(out_dir), samples=28, epoch=50)
+
+    def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        if global_step == 3 and trainer.rank == trainer.world_size - 1:
+            raise ArithmeticError("raised on purpose")
+        return run.train_step(trainer, bat, bat_idx, global_step)
+
+    run.trainer.fit(step)
