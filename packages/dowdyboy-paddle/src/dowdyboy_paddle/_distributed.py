@@ -6,10 +6,14 @@ PADDLE_TRAINERS_NUM and the endpoints in their environment; nothing here asks fo
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import paddle
@@ -17,6 +21,7 @@ import paddle.distributed as dist
 
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
+from dowdyboy_core._together import apart_on_error, end_together
 
 
 def from_environment() -> tuple[int, int, int]:
@@ -44,6 +49,29 @@ def join(device: str) -> None:
         # What fleet.init starts from; it would go on to make a group for each kind of model parallelism, and on gloo
         # each of them is slow and one more chance for a connection to fail.
         dist.init_parallel_env()
+        atexit.register(end_together, gather)
+        _show_failures()
+
+
+def _show_failures() -> None:
+    """Has an exception of this process printed where paddle's launcher shows it.
+
+    The launcher shows the output of its first process as it comes, and at the end that of the first one that it finds
+    failed: seldom the one that failed first, since the others follow at once.
+    """
+    shown = Path(os.environ.get("PADDLE_LOG_DIR", ""), "workerlog.0")
+    rank, local_rank, _ = from_environment()
+    if local_rank == 0 or not shown.is_file():
+        return
+    show_here = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        show_here(kind, error, trace)
+        text = "".join(traceback.format_exception(kind, error, trace))
+        with suppress(OSError), shown.open("a", encoding="utf-8") as file:
+            file.write(f"Process {rank} failed:\n{text}")
+
+    sys.excepthook = show
 
 
 def gather(value: Any) -> list[Any]:
@@ -97,4 +125,9 @@ def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -
     check_process_count(nprocs)
     backend = "nccl" if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "gloo"
     start: Any = dist.spawn  # annotated without the options that it documents
-    start(function, args=tuple(args), nprocs=nprocs, backend=backend)
+    start(_run_as_rank, args=(function, tuple(args)), nprocs=nprocs, backend=backend)
+
+
+def _run_as_rank(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    with apart_on_error():
+        function(*args)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import os
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -20,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
+from dowdyboy_core._together import apart_on_error, end_together
 
 
 def from_environment() -> tuple[int, int, int]:
@@ -52,8 +52,8 @@ def join(device: torch.device) -> None:
 
 
 def _leave() -> None:
-    if dist.is_initialized() and not hasattr(sys, "last_value"):  # which a failed process has, and must not wait
-        dist.barrier()  # one that ends while another still talks to it may abort
+    # One that ends while another still talks to it may abort.
+    if dist.is_initialized() and end_together(gather):
         dist.destroy_process_group()
 
 
@@ -128,7 +128,8 @@ def _run_as_rank(rank: int, world_size: int, port: int, function: Callable[..., 
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
-    function(*args)
+    with apart_on_error():
+        function(*args)
 
 
 def _free_port() -> int:
