@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,10 +49,10 @@ class Torch:
     def optimizer(self, model: Any) -> Any:
         return self.torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
 
-    def loader(self, count: int, batch_size: int, shuffle: bool) -> Any:
+    def loader(self, count: int, batch_size: int, shuffle: bool, **settings: Any) -> Any:
         data = self.torch.utils.data
         dataset = data.TensorDataset(*map(self.torch.from_numpy, samples(count)))
-        return data.DataLoader(dataset, batch_size, shuffle=shuffle)
+        return data.DataLoader(dataset, batch_size, shuffle=shuffle, **settings)
 
     def batch(self, indices: list[int], count: int) -> list[Any]:
         return [self.torch.from_numpy(part[indices]) for part in samples(count)]
@@ -84,10 +87,14 @@ class Paddle:
     def optimizer(self, model: Any) -> Any:
         return self.paddle.optimizer.Momentum(0.1, 0.9, parameters=model.parameters())
 
-    def loader(self, count: int, batch_size: int, shuffle: bool) -> Any:
+    def loader(self, count: int, batch_size: int, shuffle: bool, **settings: Any) -> Any:
         data = self.paddle.io
-        dataset = data.TensorDataset(list(map(self.paddle.to_tensor, samples(count))))
-        return data.DataLoader(dataset, batch_size=batch_size, shuffle=shuffle)
+        # With workers arrays, not tensors, which can't be used in a forked process.
+        features, classes = samples(count)
+        dataset: Any = list(zip(features, classes, strict=True))
+        if not settings.get("num_workers"):
+            dataset = data.TensorDataset(list(map(self.paddle.to_tensor, (features, classes))))
+        return data.DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, **settings)
 
     def batch(self, indices: list[int], count: int) -> list[Any]:
         return [self.paddle.to_tensor(part[indices]) for part in samples(count)]
@@ -99,12 +106,15 @@ class Paddle:
         optimizer.clear_grad()
 
 
-def make_trainer(framework: Any, out: Path, kind: str, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """A trainer with a model of ``kind``, and that model."""
+def make_trainer(
+    framework: Any, out: Path, kind: str, settings: dict[str, Any], *, wrap: bool = True
+) -> tuple[Any, Any]:
+    """A trainer with a model of ``kind``, and that model; with ``wrap=False`` it is still to be set."""
     fixed = {"out_dir": out / "run", "cpu": True, "disable_tqdm": True, "log_with": "none"}
     trainer = framework.package.Trainer(framework.package.TrainerConfig(**fixed, **settings))
     model = framework.model(kind)
-    trainer.set_model(model)
+    if wrap:
+        trainer.set_model(model)
     trainer.set_component(framework.loss())
     trainer.set_optimizer(framework.optimizer(model))
     return trainer, model
@@ -157,9 +167,9 @@ def evaluate(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
 
 
 def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
-    """Trains; with ``stop_at`` all processes raise at that step of the first attempt."""
+    """Trains; at step ``stop_at`` all processes raise, at ``kill_at`` the second one is killed, the first time."""
     kind, count, batch_size = settings.pop("kind"), settings.pop("count"), settings.pop("batch_size")
-    stop_at = settings.pop("stop_at", None)
+    stop_at, kill_at, once = settings.pop("stop_at", None), settings.pop("kill_at", None), out / "killed"
     trainer, model = make_trainer(framework, out, kind, settings)
     trainer.set_train_dataloader(framework.loader(count, batch_size, shuffle=True))
     trainer.set_val_dataloader(framework.loader(count, batch_size, shuffle=False))
@@ -168,6 +178,9 @@ def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
     def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
         if global_step == stop_at:
             raise RuntimeError("stopped on purpose")
+        if global_step == kill_at and trainer.rank == 1 and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         return train_step(trainer, bat, bat_idx, global_step)
 
     trainer.fit(step, eval_step, lambda trainer, ep: records.append(digest(trainer.get_records())))
@@ -200,24 +213,60 @@ def by_hand(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
     return {"weights": weights(model)}
 
 
-def fail(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
-    """One process ends in the way that ``how`` says, in the middle of training."""
-    import os
-    import signal
+class Trap:
+    """Ends this process in the way that ``how`` says where ``spring`` is called for the place ``where``.
 
-    trainer, _ = make_trainer(framework, out, "plain", {"epoch": 50})
-    trainer.set_train_dataloader(framework.loader(24, 2, shuffle=True))
+    The time is noted in ``OUT/failed`` right before, so that a test knows how long the others took to follow.
+    """
+
+    def __init__(self, out: Path, where: str, how: str, rank: int) -> None:
+        self.out, self.where, self.how, self.rank = out, where, how, rank
+
+    def spring(self, where: str, rank: int) -> None:
+        if (where, rank) != (self.where, self.rank):
+            return
+        (self.out / "failed").write_text(repr(time.time()), encoding="utf-8")
+        if self.how == "raise":
+            raise RuntimeError("it failed on purpose")
+        if self.how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        codes: dict[str, int | str] = {"exit 0": 0, "exit 3": 3, "exit text": "it ended on purpose"}
+        sys.exit(codes[self.how])
+
+
+def fail(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
+    """One process ends at the place ``where``, while the others go on and soon wait for it."""
+    trap = Trap(out, settings["where"], settings["how"], settings["rank"])
+    trainer, model = make_trainer(framework, out, "plain", {"epoch": 50}, wrap=False)
+    trap.spring("before set_model", trainer.rank)
+    trainer.set_model(model)
+    workers = settings.get("num_workers", 0)
+    trainer.set_train_dataloader(framework.loader(24, 2, shuffle=True, num_workers=workers))
+    # One batch is left over: the first process has a second one, and the others are already waiting.
+    trainer.set_val_dataloader(framework.loader(trainer.world_size + 1, 1, shuffle=False))
+    trainer.set_test_dataloader(framework.loader(6, 1, shuffle=False))
 
     def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
-        if trainer.rank == 1 and global_step == 3:
-            if settings["how"] == "raise":
-                raise RuntimeError("a hook failed on purpose")
-            if settings["how"] == "exit":
-                sys.exit(0)
-            os.kill(os.getpid(), signal.SIGKILL)
+        if global_step == 3:
+            trap.spring("train_step", trainer.rank)
         return train_step(trainer, bat, bat_idx, global_step)
 
-    trainer.fit(step)
+    def val_step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        trap.spring(f"val_step {bat_idx}", trainer.rank)
+        return eval_step(trainer, bat, bat_idx, global_step)
+
+    def test_step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        trap.spring("test_step", trainer.rank)
+        return eval_step(trainer, bat, bat_idx, global_step)
+
+    def on_epoch_end(trainer: Any, ep: int) -> None:
+        trap.spring("on_epoch_end", trainer.rank)
+
+    trap.spring("before fit", trainer.rank)
+    if settings["where"].startswith("test"):
+        trainer.test(test_step)
+        trap.spring("test is over", trainer.rank)
+    trainer.fit(step, val_step, on_epoch_end)
     return {}
 
 
@@ -225,11 +274,13 @@ SCENARIOS = {"evaluate": evaluate, "train": train, "by_hand": by_hand, "fail": f
 
 
 def main(framework: str, scenario: str, out: str, settings: str = "{}") -> None:
-    """Runs a scenario as one of several processes, or alone."""
-    chosen = {"torch": Torch, "paddle": Paddle}[framework]()
-    result = SCENARIOS[scenario](chosen, Path(out), json.loads(settings))
-    import os
-
+    """Runs a scenario as one of several processes, or alone; with ``spawn`` starts so many processes first."""
+    chosen: Any = {"torch": Torch, "paddle": Paddle}[framework]()
+    given = json.loads(settings)
+    if "spawn" in given:
+        chosen.package.spawn(main, given.pop("spawn"), (framework, scenario, out, json.dumps(given)))
+        return
+    result = SCENARIOS[scenario](chosen, Path(out), given)
     rank = os.environ.get("RANK") or os.environ.get("PADDLE_TRAINER_ID") or "0"
     Path(out, f"rank_{rank}.json").write_text(json.dumps(result), encoding="utf-8")
 

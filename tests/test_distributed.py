@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -107,27 +106,3 @@ def test_a_checkpoint_serves_another_number_of_processes(
     text = (tmp_path / "run" / "default_run.log").read_text()
     assert f"saved by {before} processes and this run has {after}" in text
     assert (tmp_path / "run" / "checkpoint" / "last_epoch_2").is_dir()
-
-
-@pytest.mark.parametrize("how", ["raise", "exit", "kill"])
-def test_one_process_that_ends_ends_all(framework: str, tmp_path: Path, how: str) -> None:
-    started = time.monotonic()
-    job = launch(framework, "fail", tmp_path, 2, how=how)
-    assert job.returncode != 0
-    assert time.monotonic() - started < 60  # the contract says 30 s; starting up on a busy machine is not counted
-    if how == "raise":
-        assert "a hook failed on purpose" in job.stdout + job.stderr + logs(tmp_path)
-    assert not _running(str(tmp_path))
-
-
-def _running(text: str) -> list[str]:
-    """The command lines of running processes that contain ``text``."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # it ended while we looked
-            continue
-        if text in line:
-            found.append(line)
-    return found

@@ -11,6 +11,7 @@ from ._config import TrainerConfig
 from ._data import EpochLoader, Share, StreamParts, open_loader
 from ._errors import ConfigError, SetupError
 from ._rng import RandomStreams
+from ._together import meet
 from .rand import derive_seed
 
 
@@ -44,6 +45,7 @@ class Assembly:
                     f"set_models got {_short(model)}, which is no model of {self._backend.name}. Give instances of its "
                     "module class."
                 )
+        meet(self._backend.gather, self._backend.rank, "set_models")
         self.models = [
             self._backend.prepare_model(
                 model,

@@ -29,6 +29,7 @@ from ._optim import windows
 from ._persistence import Persistence
 from ._progress import Progress, show_progress
 from ._records import Records
+from ._together import in_step, meet
 
 __all__ = ["Trainer", "TrainerConfig"]
 
@@ -75,22 +76,19 @@ class Trainer(Persistence):
             CheckpointError: the last checkpoint could not be saved (everything else is done by then).
         """
         self._check_fit(train_step, val_step, on_epoch_end)
-        self._begin_fit()
-        if self._position.epoch >= self.config.epoch:
-            self.print(f"nothing is left to train: {self._position.epoch} of {self.config.epoch} epochs are done")
-        try:
-            for ep in range(self._position.epoch + 1, self.config.epoch + 1):
-                self._epoch = ep
-                self._run_epoch(ep, train_step, val_step, on_epoch_end)
-        except SystemExit as error:
-            if self.world_size > 1 and not error.code:
-                # A clean exit of one process would leave the others waiting for it.
-                raise SetupError("A hook called sys.exit in one of several processes, which ends them all.") from error
-            raise
-        finally:
-            self._loss = None
-            self._metrics.close()
-            self._resumed = None
+        meet(self._backend.gather, self.rank, "fit")
+        with in_step(self.world_size):
+            self._begin_fit()
+            if self._position.epoch >= self.config.epoch:
+                self.print(f"nothing is left to train: {self._position.epoch} of {self.config.epoch} epochs are done")
+            try:
+                for ep in range(self._position.epoch + 1, self.config.epoch + 1):
+                    self._epoch = ep
+                    self._run_epoch(ep, train_step, val_step, on_epoch_end)
+            finally:
+                self._loss = None
+                self._metrics.close()
+                self._resumed = None
         self._check_saved()
 
     def _run_epoch(
@@ -224,6 +222,11 @@ class Trainer(Persistence):
         if on_test_end is not None:
             check_hook("on_test_end", on_test_end, "trainer")
         self._parts.check_ready("test")
+        meet(self._backend.gather, self.rank, "test")
+        with in_step(self.world_size):
+            self._test(test_step, on_test_end)
+
+    def _test(self, test_step: Step, on_test_end: Callable[[Any], Any] | None) -> None:
         loader = self._parts.loaders["test"]
         self._parts.set_training(False)
         records_of_fit, self._records = self._records, Records(self._backend)

@@ -6,13 +6,16 @@ PADDLE_TRAINERS_NUM and the endpoints in their environment; nothing here asks fo
 
 from __future__ import annotations
 
-import multiprocessing
+import atexit
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +25,7 @@ import paddle.distributed as dist
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
 from dowdyboy_core._errors import unused_parameters
+from dowdyboy_core._together import end_together, run_spawned
 
 # The parameters of a wrapped model call the reducer in every backward pass, whether it is still there or not: with a
 # model that is wrapped again, for another trainer, the process would crash. So it lives as long as the model does.
@@ -53,6 +57,29 @@ def join(device: str) -> None:
         # What fleet.init starts from; it would go on to make a group for each kind of model parallelism, and on gloo
         # each of them is slow and one more chance for a connection to fail.
         dist.init_parallel_env()
+        atexit.register(end_together, gather)
+        _show_failures()
+
+
+def _show_failures() -> None:
+    """Has an exception of this process printed where paddle's launcher shows it.
+
+    The launcher shows the output of its first process as it comes, and at the end that of the first one that it finds
+    failed: seldom the one that failed first, since the others follow at once.
+    """
+    shown = Path(os.environ.get("PADDLE_LOG_DIR", ""), "workerlog.0")
+    rank, local_rank, _ = from_environment()
+    if local_rank == 0 or not shown.is_file():
+        return
+    show_here = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        show_here(kind, error, trace)
+        text = "".join(traceback.format_exception(kind, error, trace))
+        with suppress(OSError), shown.open("a", encoding="utf-8") as file:
+            file.write(f"Process {rank} failed:\n{text}")
+
+    sys.excepthook = show
 
 
 def gather(value: Any) -> list[Any]:
@@ -126,9 +153,4 @@ def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -
     start: Any = dist.spawn  # annotated without the options that it documents
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Your model will be trained under CPUONLY mode")  # as it was meant
-        start(_run_as_rank, args=(function, tuple(args)), nprocs=nprocs, backend=backend)
-
-
-def _run_as_rank(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    multiprocessing.set_start_method(None, force=True)  # or loaders would start workers in another way than elsewhere
-    function(*args)
+        start(run_spawned, args=(function, tuple(args)), nprocs=nprocs, backend=backend)

@@ -7,11 +7,9 @@ MASTER_PORT in their environment; nothing here asks for more.
 from __future__ import annotations
 
 import atexit
-import multiprocessing
 import os
 import re
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -23,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
 from dowdyboy_core._errors import unused_parameters
+from dowdyboy_core._together import end_together, run_spawned
 
 
 def from_environment() -> tuple[int, int, int]:
@@ -55,8 +54,8 @@ def join(device: torch.device) -> None:
 
 
 def _leave() -> None:
-    if dist.is_initialized() and not hasattr(sys, "last_value"):  # which a failed process has, and must not wait
-        dist.barrier()  # one that ends while another still talks to it may abort
+    # One that ends while another still talks to it may abort.
+    if dist.is_initialized() and end_together(gather):
         dist.destroy_process_group()
 
 
@@ -162,8 +161,7 @@ def _run_as_rank(rank: int, world_size: int, port: int, function: Callable[..., 
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
-    multiprocessing.set_start_method(None, force=True)  # or loaders would start workers in another way than elsewhere
-    function(*args)
+    run_spawned(function, args)
 
 
 def _free_port() -> int:

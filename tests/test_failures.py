@@ -1,0 +1,157 @@
+"""One of several processes fails: the whole job ends soon, says why, and leaves nothing running; or it is restarted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORKER = Path(__file__).with_name("distributed_worker.py")
+MARK = "DOWDYBOY_TEST_JOB"
+SOON = 30.0  # seconds from the failure to the end of the whole job, as the contract says
+
+pytestmark = [pytest.mark.distributed, pytest.mark.parametrize("framework", ["torch", "paddle"])]
+
+# What the user must see on the screen, by how a process ended
+RAISED = ("Traceback (most recent call last)", 'raise RuntimeError("it failed on purpose")', "it failed on purpose\n")
+EXITED = ("Traceback (most recent call last)", "sys.exit(")
+LEFT = ("Traceback (most recent call last)", "to the end of the program. Let every process")  # none has failed
+
+
+@dataclass
+class Job:
+    """A job that has ended.
+
+    Attributes:
+        code: its exit status.
+        shown: what it wrote to its terminal.
+        ended: when it had ended, as time.time() says.
+    """
+
+    code: int
+    shown: str
+    ended: float
+
+
+def launcher(framework: str, out: Path, processes: int, options: tuple[str, ...]) -> list[str]:
+    """The words before the script, for each framework's own launcher."""
+    if framework == "torch":
+        return ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *options]
+    logs = ["--log_dir", str(out / "launcher")]
+    return ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes), *logs, *options]
+
+
+def run(
+    framework: str, scenario: str, out: Path, processes: int, options: tuple[str, ...] = (), **settings: Any
+) -> Job:
+    """Runs a job to its end, started by the launcher, or by ``spawn`` if that is among the settings."""
+    out.mkdir(parents=True, exist_ok=True)
+    words = [] if "spawn" in settings else launcher(framework, out, processes, options)
+    command = [sys.executable, *words, str(WORKER), framework, scenario, str(out), json.dumps(settings)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", MARK: str(out)}
+    environment.pop("CUDA_VISIBLE_DEVICES", None)  # paddle's launcher looks for GPUs if it is there at all
+    screen = out / "screen"  # no pipe: whoever is left behind would keep it open
+    with screen.open("wb") as file:
+        job = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            code = job.wait(timeout=90)
+        except subprocess.TimeoutExpired:
+            for pid in left_behind(out):
+                os.kill(pid, signal.SIGKILL)
+            pytest.fail(f"the job hangs\n{screen.read_text(errors='replace')[-6000:]}")
+    return Job(code, screen.read_text(errors="replace"), time.time())
+
+
+def left_behind(out: Path) -> dict[int, str]:
+    """The processes that were started for the job in ``out``, with their command lines."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "environ").read_bytes().split(b"\0") + (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it ended while we looked
+            continue
+        if any(str(out).encode() in word for word in words) and int(process.name) != os.getpid():
+            found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return found
+
+
+def check_end(job: Job, out: Path, said: tuple[str, ...]) -> None:
+    """The job failed, said what it should, and was gone soon, with everything that it had started."""
+    assert job.code != 0, job.shown
+    failed = float((out / "failed").read_text())
+    while left := left_behind(out):
+        assert time.time() < failed + SOON, f"still running: {left}\n{job.shown}"
+        time.sleep(0.1)
+    assert job.ended - failed < SOON, job.shown
+    for text in said:
+        assert text in job.shown, job.shown
+
+
+@pytest.mark.parametrize(
+    ("how", "where", "rank", "processes", "said"),
+    [
+        ("raise", "train_step", 1, 2, RAISED),  # the other one is in backward
+        ("raise", "val_step 1", 0, 3, RAISED),  # the others have no batch left
+        ("kill", "train_step", 0, 2, ()),
+        ("exit text", "on_epoch_end", 1, 2, (*EXITED, "it ended on purpose\n")),
+        ("exit 0", "test_step", 1, 2, (*EXITED, "A hook called sys.exit in one of several processes")),
+        ("exit 0", "before set_model", 1, 2, (*LEFT, "has come to set_models, and process 1")),
+        ("exit 3", "before fit", 0, 2, (*LEFT, "has come to fit, and process 0")),
+        ("exit 0", "test is over", 1, 2, (*LEFT, "has come to fit, and process 1")),
+    ],
+)
+def test_the_launcher_ends_soon_and_says_why(
+    framework: str, tmp_path: Path, how: str, where: str, rank: int, processes: int, said: tuple[str, ...]
+) -> None:
+    workers = int(how == "kill")  # which has no way to end those of its loader
+    job = run(framework, "fail", tmp_path, processes, how=how, where=where, rank=rank, num_workers=workers)
+    check_end(job, tmp_path, said)
+
+
+@pytest.mark.parametrize(
+    ("how", "where", "rank", "said"),
+    [
+        ("raise", "on_epoch_end", 0, RAISED),
+        ("raise", "before fit", 1, RAISED),
+        ("kill", "train_step", 1, ("SIGKILL",)),
+        ("exit text", "val_step 1", 0, (*EXITED, "it ended on purpose\n")),
+        ("exit 0", "before fit", 1, (*LEFT, "has come to fit, and process 1")),
+    ],
+)
+def test_spawn_raises_soon_and_says_why(
+    framework: str, tmp_path: Path, how: str, where: str, rank: int, said: tuple[str, ...]
+) -> None:
+    workers = int(how == "kill")
+    job = run(framework, "fail", tmp_path, 2, spawn=2, how=how, where=where, rank=rank, num_workers=workers)
+    check_end(job, tmp_path, (*said, "chosen.package.spawn("))  # it was raised in the process that called spawn
+
+
+def test_a_restarted_job_ends_in_the_same_bits(framework: str, tmp_path: Path) -> None:
+    # 6 steps an epoch: the second process is killed in the second epoch, one step after a checkpoint.
+    settings: dict[str, Any] = {"kind": "dropout", "count": 24, "batch_size": 2, "epoch": 3, "save_steps": 2}
+    whole = run(framework, "train", tmp_path / "whole", 2, **settings)
+    assert whole.code == 0, whole.shown
+    settings |= {"kill_at": 9, "resume": "auto"}
+    if framework == "torch":
+        job = run(framework, "train", tmp_path / "parts", 2, ("--max-restarts", "2"), **settings)
+    else:  # its launcher restarts with an etcd server only: whoever started it starts it again
+        assert run(framework, "train", tmp_path / "parts", 2, **settings).code != 0
+        job = run(framework, "train", tmp_path / "parts", 2, **settings)
+    assert job.code == 0, job.shown
+    log = (tmp_path / "parts" / "run" / "default_run.log").read_text()
+    assert log.count("resumed from") == 1
+    for rank in range(2):
+        ends = [json.loads((tmp_path / part / f"rank_{rank}.json").read_text()) for part in ("whole", "parts")]
+        assert ends[0]["weights"] == ends[1]["weights"]
+        assert ends[0]["records"][-1] == ends[1]["records"][-1]
+    series = [(tmp_path / part / "run" / "metrics.jsonl").read_text() for part in ("whole", "parts")]
+    assert series[0] == series[1]
+    assert not left_behind(tmp_path)
