@@ -30,7 +30,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--framework", choices=["torch", "paddle", "both"], default="both")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="(default: 1 2)")
     parser.add_argument("--models", choices=MODELS, nargs="+", default=MODELS, help="(default: all)")
-    parser.add_argument("--blocks", type=int, default=60, help="blocks of each contender (default: %(default)s)")
+    parser.add_argument("--blocks", type=int, default=40, help="blocks of each contender (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="processes that read data, each (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     found = parser.parse_args()

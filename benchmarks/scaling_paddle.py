@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle import Tensor, nn
-from paddle.distributed import fleet
+from paddle.distributed import fleet as untyped_fleet
 from paddle.io import DataLoader, Dataset, DistributedBatchSampler
 from scaling_cases import BATCH, CLASSES, Case  # type: ignore[import-not-found]
 from tqdm import tqdm
 
 from dowdyboy_paddle import Trainer, TrainerConfig
 
+fleet: Any = untyped_fleet
 RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
 WORLD_SIZE = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
-class Samples(Dataset):
+class Samples(Dataset[Any]):
     """Samples of a user's own: nothing tells the trainer that reading them draws no random numbers."""
 
     def __init__(self, case: Case) -> None:
@@ -124,6 +125,7 @@ class Ours:
         return self.marks
 
     def train_step(self, trainer: Trainer, bat: Any, bat_idx: int, global_step: int) -> Tensor:
+        """The hook, as scripts write it."""
         self.marks.append(perf_counter())
         [model], [loss_func] = trainer.get_models(), trainer.get_components()
         samples, labels = bat

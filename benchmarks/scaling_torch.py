@@ -71,9 +71,7 @@ class HandWritten:
         if WORLD_SIZE > 1:
             self.model = DistributedDataParallel(self.model)
             self.sampler = DistributedSampler(data)
-        self.loader = DataLoader(
-            data, BATCH, shuffle=self.sampler is None, sampler=self.sampler, num_workers=workers
-        )
+        self.loader = DataLoader(data, BATCH, shuffle=self.sampler is None, sampler=self.sampler, num_workers=workers)
 
     def block(self, number: int) -> list[float]:
         """Trains an epoch; gives the time at the same place of each step, in seconds."""
@@ -124,6 +122,7 @@ class Ours:
         return self.marks
 
     def train_step(self, trainer: Trainer, bat: Any, bat_idx: int, global_step: int) -> Tensor:
+        """The hook, as scripts write it."""
         self.marks.append(perf_counter())
         [model], [loss_func] = trainer.get_models(), trainer.get_components()
         samples, labels = bat

@@ -66,18 +66,19 @@ class RandomStreams:
         """Runs a block with every stream seeded with ``seed``, and puts the streams back afterwards."""
         import numpy as np
 
+        numpy_random: Any = np.random  # whose stubs leave out two functions
         of_python, put_framework_back = random.getstate(), self._framework.remember_rng()
         # This runs for every batch, and numpy takes longest to put a state back. So another generator stands in for
         # its own, which needs no putting back; but what is left of a pair of normal numbers gets lost by that.
-        of_numpy, generator = np.random.get_state(legacy=False), np.random.get_bit_generator()
+        of_numpy, generator = np.random.get_state(legacy=False), numpy_random.get_bit_generator()
         spare = self._spares.pop() if self._spares else np.random.MT19937()
-        np.random.set_bit_generator(spare)
+        numpy_random.set_bit_generator(spare)
         try:
             self.seed(seed)
             yield
         finally:
             random.setstate(of_python)
-            np.random.set_bit_generator(generator)
+            numpy_random.set_bit_generator(generator)
             if of_numpy["has_gauss"]:
                 np.random.set_state(of_numpy)
             put_framework_back()
