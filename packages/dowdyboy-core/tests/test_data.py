@@ -25,6 +25,9 @@ class NoStreams:
 
     def set_rng_state(self, state: Any) -> None: ...
 
+    def remember_rng(self) -> Callable[[], None]:
+        return lambda: None
+
 
 STREAMS = RandomStreams(NoStreams())
 

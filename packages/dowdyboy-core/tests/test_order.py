@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,9 @@ class NoStreams:
         return None
 
     def set_rng_state(self, state: Any) -> None: ...
+
+    def remember_rng(self) -> Callable[[], None]:
+        return lambda: None
 
 
 STREAMS = RandomStreams(NoStreams())

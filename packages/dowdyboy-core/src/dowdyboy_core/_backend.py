@@ -8,8 +8,9 @@ a safe answer has it as a default.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -93,6 +94,10 @@ class Backend(ABC):
     @abstractmethod
     def set_rng_state(self, state: Any) -> None:
         """Puts such a state back."""
+
+    def remember_rng(self) -> Callable[[], None]:
+        """A function that puts those generators back to where they are now; called for each batch, and so quick."""
+        return partial(self.set_rng_state, self.get_rng_state())
 
     # ---- data
 

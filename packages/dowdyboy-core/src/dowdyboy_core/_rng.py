@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import rand
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class FrameworkStreams(Protocol):
@@ -22,12 +25,16 @@ class FrameworkStreams(Protocol):
     def set_rng_state(self, state: Any) -> None:
         """Puts a state back."""
 
+    def remember_rng(self) -> Callable[[], None]:
+        """A function that puts them back to where they are now."""
+
 
 class RandomStreams:
     """Seeds, saves and restores all global random streams together."""
 
     def __init__(self, framework: FrameworkStreams) -> None:
         self._framework = framework
+        self._spares: list[np.random.MT19937] = []  # one in use for each running ``isolated``
 
     def seed(self, seed: int) -> None:
         """Seeds every stream."""
@@ -59,14 +66,20 @@ class RandomStreams:
         """Runs a block with every stream seeded with ``seed``, and puts the streams back afterwards."""
         import numpy as np
 
-        put_back: list[tuple[Callable[[Any], None], Any]] = [
-            (random.setstate, random.getstate()),
-            (np.random.set_state, np.random.get_state()),
-            (self._framework.set_rng_state, self._framework.get_rng_state()),
-        ]
-        self.seed(seed)
+        numpy_random: Any = np.random  # whose stubs leave out two functions
+        of_python, put_framework_back = random.getstate(), self._framework.remember_rng()
+        # This runs for every batch, and numpy takes longest to put a state back. So another generator stands in for
+        # its own, which needs no putting back; but what is left of a pair of normal numbers gets lost by that.
+        of_numpy, generator = np.random.get_state(legacy=False), numpy_random.get_bit_generator()
+        spare = self._spares.pop() if self._spares else np.random.MT19937()
+        numpy_random.set_bit_generator(spare)
         try:
+            self.seed(seed)
             yield
         finally:
-            for restore, state in put_back:
-                restore(state)
+            random.setstate(of_python)
+            numpy_random.set_bit_generator(generator)
+            if of_numpy["has_gauss"]:
+                np.random.set_state(of_numpy)
+            put_framework_back()
+            self._spares.append(spare)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,11 @@ class PaddleBackend(Backend):
         paddle.set_rng_state(restored[:1], "cpu")
         if self._device != "cpu" and len(restored) == 1 + paddle.device.cuda.device_count():
             paddle.set_rng_state(restored[1:])
+
+    def remember_rng(self) -> Callable[[], None]:
+        if self._device != "cpu":
+            return super().remember_rng()
+        return partial(paddle.set_rng_state, paddle.get_rng_state("cpu"), "cpu")
 
     # ---- data
 

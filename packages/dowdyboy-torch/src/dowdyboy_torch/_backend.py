@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,11 @@ class TorchBackend(Backend):
         torch.set_rng_state(_state.to_tensor(state["cpu"]))
         if self._device.type == "cuda" and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([_state.to_tensor(item) for item in state["cuda"]])
+
+    def remember_rng(self) -> Callable[[], None]:
+        if self._device.type == "cuda":
+            return super().remember_rng()
+        return partial(torch.set_rng_state, torch.get_rng_state())
 
     # ---- data
 

@@ -1,0 +1,163 @@
+"""Steps per second of one and of two processes: a Trainer beside a hand-written loop, in the same run.
+
+    python benchmarks/scaling.py
+
+It measures and doesn't judge: the exit code is 0 unless something fails. What it does exactly stands in README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scaling_cases import BATCH, CASES  # type: ignore[import-not-found]
+
+WORKER = Path(__file__).with_name("scaling_worker.py")
+MODELS = list(dict.fromkeys(case.model for case in CASES))
+HEADINGS = ("framework", "processes", "model", "extras", "ours/s", "hand/s", "ours:hand [95 %]", "hand:hand [95 %]")
+HEADINGS_OF_GAIN = ("framework", "model", "extras", "ours x1", "ours x{n}", "gain", "hand x1", "hand x{n}", "gain")
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Times a Trainer beside a hand-written loop, side by side.")
+    parser.add_argument("--framework", choices=["torch", "paddle", "both"], default="both")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="(default: 1 2)")
+    parser.add_argument("--models", choices=MODELS, nargs="+", default=MODELS, help="(default: all)")
+    parser.add_argument("--blocks", type=int, default=40, help="blocks of each contender (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read data, each (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="also write all figures to this file")
+    found = parser.parse_args()
+    if min(found.processes) < 1 or found.blocks < 2 or found.workers < 0:
+        parser.error("--processes wants numbers of at least 1, --blocks at least 2, --workers at least 0.")
+    return found
+
+
+def run_job(framework: str, processes: int, args: argparse.Namespace) -> list[list[dict[str, Any]]]:
+    """Times all cases in one job; gives what each process found."""
+    with tempfile.TemporaryDirectory() as folder:
+        launcher = []
+        if processes > 1 and framework == "torch":
+            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        elif processes > 1:
+            launcher = ["-m", "paddle.distributed.launch", f"--nproc_per_node={processes}"]
+            launcher += ["--log_dir", f"{folder}/launcher"]
+        worker = [str(WORKER), framework, str(args.blocks), str(args.workers), ",".join(args.models), folder]
+        job = subprocess.run([sys.executable, *launcher, *worker], env=environment(), capture_output=True, text=True)
+        if job.returncode:
+            logs = "".join(path.read_text()[-3000:] for path in sorted(Path(folder).glob("launcher/workerlog.*")))
+            said = (job.stdout[-3000:] + job.stderr[-3000:] + logs).strip()
+            sys.exit(f"{processes} process(es) of {framework} ended with exit code {job.returncode}:\n{said}")
+        return [json.loads(Path(folder, f"rank_{rank}.json").read_text()) for rank in range(processes)]
+
+
+def environment() -> dict[str, str]:
+    """One thread a process, and an allocator that keeps its memory: with glibc's defaults times wander."""
+    fixed = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    fixed |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+    found = os.environ | fixed
+    for name in ("CUDA_VISIBLE_DEVICES", "RANK", "WORLD_SIZE", "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"):
+        found.pop(name, None)
+    return found
+
+
+def ratio(ours: Any, hand: Any) -> dict[str, Any]:
+    """The median of how many times as fast ``ours`` is, block beside block, with a bootstrapped interval of 95 %."""
+    pairs = hand / ours
+    drawn = np.random.default_rng(0).integers(0, len(pairs), (4000, len(pairs)))
+    low, high = np.percentile(np.median(pairs[drawn], axis=1), [2.5, 97.5])
+    quartiles = np.percentile(pairs, [25, 75])
+    return {"median": float(np.median(pairs)), "interval": [float(low), float(high)], "quartiles": quartiles.tolist()}
+
+
+def summarise(framework: str, processes: int, ranks: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row of the table for each case."""
+    rows = []
+    for parts in zip(*ranks, strict=True):
+        # A job is as fast as its slowest process.
+        seconds = {
+            name: np.max([part["seconds"][name] for part in parts], axis=0) for name in ("ours", "hand", "control")
+        }
+        rate = {name: float(parts[0]["steps"] / np.median(seconds[name])) for name in ("ours", "hand")}
+        rows.append(
+            {
+                "framework": framework,
+                "processes": processes,
+                "model": parts[0]["model"],
+                "extras": parts[0]["extras"],
+                "ours_steps_per_second": rate["ours"],
+                "hand_steps_per_second": rate["hand"],
+                "ours_samples_per_second": rate["ours"] * BATCH * processes,
+                "hand_samples_per_second": rate["hand"] * BATCH * processes,
+                "ratio": ratio(seconds["ours"], seconds["hand"]),
+                "control": ratio(seconds["control"], seconds["hand"]),
+                "seconds": {name: values.tolist() for name, values in seconds.items()},
+            }
+        )
+    return rows
+
+
+def say_row(row: dict[str, Any]) -> list[str]:
+    rates = [f"{row[f'{name}_steps_per_second']:.1f}" for name in ("ours", "hand")]
+    ratios = ["{median:.3f} [{0:.3f}, {1:.3f}]".format(*row[of]["interval"], **row[of]) for of in ("ratio", "control")]
+    return [row["framework"], str(row["processes"]), row["model"], row["extras"], *rates, *ratios]
+
+
+def gains(rows: list[dict[str, Any]], processes: int) -> list[dict[str, Any]]:
+    """How many times the samples per second of one process several process."""
+    by_case = {(row["framework"], row["model"], row["extras"], row["processes"]): row for row in rows}
+    found = []
+    for (*case, number), many in by_case.items():
+        one = by_case.get((*case, 1))
+        if number != processes or one is None:
+            continue
+        gain: dict[str, Any] = dict(zip(("framework", "model", "extras"), case, strict=True), processes=processes)
+        for name in ("ours", "hand"):
+            rates = [row[f"{name}_samples_per_second"] for row in (one, many)]
+            gain |= {f"{name}_samples_per_second": rates, f"{name}_gain": rates[1] / rates[0]}
+        found.append(gain)
+    return found
+
+
+def say_gain(gain: dict[str, Any]) -> list[str]:
+    said = [gain["framework"], gain["model"], gain["extras"]]
+    for name in ("ours", "hand"):
+        said += [f"{rate:.0f}" for rate in gain[f"{name}_samples_per_second"]] + [f"{gain[f'{name}_gain']:.2f}"]
+    return said
+
+
+def print_table(headings: list[str], rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    for line in [headings, ["-" * width for width in widths], *rows]:
+        print(" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def main() -> None:
+    args = options()
+    rows: list[dict[str, Any]] = []
+    scaling: list[dict[str, Any]] = []
+    for framework in ["torch", "paddle"] if args.framework == "both" else [args.framework]:
+        for processes in dict.fromkeys(args.processes):
+            print(f"{framework}, {processes} process(es) ...", file=sys.stderr, flush=True)
+            rows += summarise(framework, processes, run_job(framework, processes, args))
+    print(f"\nSteps per second, batches of {BATCH} a process, {args.blocks} blocks of each contender\n")
+    print_table(list(HEADINGS), [say_row(row) for row in rows])
+    for processes in sorted(set(args.processes) - {1}):
+        several = gains(rows, processes)
+        scaling += several
+        if several:
+            print(f"\nSamples per second of 1 and of {processes} processes\n")
+            print_table([heading.format(n=processes) for heading in HEADINGS_OF_GAIN], list(map(say_gain, several)))
+    if args.json is not None:
+        about = {"batch_size": BATCH, "blocks": args.blocks, "workers": args.workers}
+        args.json.write_text(json.dumps({**about, "rows": rows, "scaling": scaling}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

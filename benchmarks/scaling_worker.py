@@ -1,0 +1,86 @@
+"""One process of the scaling benchmark: times the contenders in turn and writes ``OUT/rank_N.json``.
+
+Usage: python scaling_worker.py FRAMEWORK BLOCKS WORKERS MODELS OUT
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scaling_cases import CASES, LEAD, TAIL, Case  # type: ignore[import-not-found]
+
+CONTENDERS = ("ours", "hand", "control")
+"""The control is the hand-written loop once more: how far it is from ``hand`` is what this machine can't tell apart."""
+
+
+@contextmanager
+def terminal() -> Iterator[None]:
+    """Has stderr be a terminal that nobody looks at, since a bar is drawn on nothing else."""
+    import fcntl
+    import struct
+    import termios
+
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    reader = subprocess.Popen(["cat"], stdin=ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.close(ours)
+    kept = sys.stderr
+    try:
+        with os.fdopen(theirs, "w", encoding="utf-8") as sys.stderr:
+            yield
+    finally:
+        sys.stderr = kept
+        reader.wait()
+
+
+def time_block(contender: Any, case: Case, number: int) -> float:
+    """Trains one block; gives the seconds from the first timed step to the one after the last."""
+    gc.collect()  # so that nobody sweeps up what another left
+    marks = contender.block(number)
+    expected = LEAD + case.steps + TAIL
+    if len(marks) != expected:
+        raise RuntimeError(f"A block of {expected} steps ran {len(marks)} of them.")
+    return float(marks[LEAD + case.steps] - marks[LEAD])
+
+
+def measure(framework: Any, case: Case, blocks: int, workers: int, out: Path) -> dict[str, Any]:
+    """Seconds a block of each contender, one block of each a round."""
+    folder = out / f"{case.model}_{case.extras}"
+    contenders = {
+        "ours": framework.Ours(case, workers, folder),
+        "hand": framework.HandWritten(case, workers),
+        "control": framework.HandWritten(case, workers),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    for contender in contenders.values():  # warms up
+        time_block(contender, case, 0)
+    gc.freeze()
+    for number in range(1, blocks + 1):
+        first = number % len(CONTENDERS)  # everybody is as often first, second and third
+        for name in CONTENDERS[first:] + CONTENDERS[:first]:
+            seconds[name].append(time_block(contenders[name], case, number))
+    return {"model": case.model, "extras": case.extras, "steps": case.steps, "seconds": seconds}
+
+
+def main(name: str, blocks: str, workers: str, models: str, out: str) -> None:
+    framework = importlib.import_module(f"scaling_{name}")
+    framework.begin()
+    found = []
+    for case in CASES:
+        if case.model in models.split(","):
+            with terminal():
+                found.append(measure(framework, case, int(blocks), int(workers), Path(out)))
+    Path(out, f"rank_{framework.RANK}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,82 @@
+"""Random streams: a block that runs with its own numbers leaves everybody else's as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dowdyboy_core._rng import RandomStreams
+
+
+class OneStream:
+    """A framework with one generator, whose state is what it was seeded with."""
+
+    def __init__(self) -> None:
+        self.state: Any = "at the start"
+
+    def seed(self, seed: int) -> None:
+        self.state = seed
+
+    def get_rng_state(self) -> Any:
+        return self.state
+
+    def set_rng_state(self, state: Any) -> None:
+        self.state = state
+
+    def remember_rng(self) -> Callable[[], None]:
+        kept = self.state
+        return lambda: self.set_rng_state(kept)
+
+
+def draw() -> tuple[float, ...]:
+    """Numbers of both streams; numpy's normal ones come in pairs, of which it keeps the second."""
+    return random.random(), float(np.random.randn()), float(np.random.random())
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_a_block_leaves_the_streams_as_they_were(before: int) -> None:
+    framework = OneStream()
+    streams = RandomStreams(framework)
+    streams.seed(3)
+    np.random.randn(before)  # an odd number leaves one of a pair
+    state = streams.capture()
+    wanted = draw(), draw()
+    streams.restore(state)
+    with streams.isolated(5):
+        draw()
+        with streams.isolated(6):
+            draw()
+    assert framework.state == 3
+    assert (draw(), draw()) == wanted
+
+
+def test_a_block_draws_what_its_seed_says() -> None:
+    framework = OneStream()
+    streams = RandomStreams(framework)
+    streams.seed(5)
+    wanted = draw(), draw()
+    for before in (0, 1):
+        np.random.randn(before)
+        with streams.isolated(5):
+            first = draw()
+            with streams.isolated(6):
+                assert framework.state == 6
+                draw()
+            assert framework.state == 5
+            assert (first, draw()) == wanted
+
+
+def test_a_block_that_fails_puts_the_streams_back_too() -> None:
+    streams = RandomStreams(OneStream())
+    streams.seed(3)
+    numpy_random: Any = np.random  # whose stubs leave out a function
+    state, generator = streams.capture(), numpy_random.get_bit_generator()
+    with pytest.raises(ValueError), streams.isolated(5):
+        draw()
+        raise ValueError
+    assert streams.capture() == state
+    assert numpy_random.get_bit_generator() is generator
