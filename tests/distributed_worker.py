@@ -154,18 +154,6 @@ def weights(model: Any) -> dict[str, Any]:
     return {name: tensor.numpy().tolist() for name, tensor in model.state_dict().items()}
 
 
-def evaluate(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
-    """Runs ``test`` over many sizes of data and batches, with BatchNorm."""
-    trainer, _ = make_trainer(framework, out, "norm", {})
-    seen: dict[str, Any] = {}
-    for count in range(1, 18):
-        for batch_size in range(1, 6):
-            trainer.set_test_dataloader(framework.loader(count, batch_size, shuffle=True))
-            key = f"{count} samples in batches of {batch_size}"
-            trainer.test(eval_step, lambda trainer, key=key: seen.update({key: digest(trainer.get_records())}))
-    return {"seen": {key: [[name, *what] for name, what in value.items()] for key, value in seen.items()}}
-
-
 def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
     """Trains; at step ``stop_at`` all processes raise, at ``kill_at`` the second one is killed, the first time."""
     kind, count, batch_size = settings.pop("kind"), settings.pop("count"), settings.pop("batch_size")
@@ -270,7 +258,7 @@ def fail(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
     return {}
 
 
-SCENARIOS = {"evaluate": evaluate, "train": train, "by_hand": by_hand, "fail": fail}
+SCENARIOS = {"train": train, "by_hand": by_hand, "fail": fail}
 
 
 def main(framework: str, scenario: str, out: str, settings: str = "{}") -> None:

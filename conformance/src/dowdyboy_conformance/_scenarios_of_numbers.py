@@ -157,6 +157,49 @@ def training(harness: Harness, out_dir: Path) -> Any:
     return found
 
 
+def adversaries(harness: Harness, out_dir: Path) -> Any:
+    """How two models that train against each other stand, each stepped by hand."""
+    return _train_adversaries(harness, out_dir, 6, lambda number, trainer: [number * trainer.world_size + trainer.rank])
+
+
+def joined_adversaries(harness: Harness, out_dir: Path, processes: int) -> list[dict[str, Any]]:
+    """What ``adversaries`` is to give: one process that takes the batches of all of them at each step."""
+    ranks = range(processes)
+    return _train_adversaries(
+        harness, out_dir, 6 // processes, lambda number, _: [number * processes + rank for rank in ranks]
+    )
+
+
+def _train_adversaries(harness: Harness, out_dir: Path, batches: int, share: Any) -> list[dict[str, Any]]:
+    trainer = harness.make_trainer(config(out_dir, auto_optimize=False))
+    models = [harness.model(layers(FEATURES, FEATURES)), harness.model(layers(FEATURES, CLASSES))]
+    loss = harness.loss("cross_entropy")
+    features, classes = data(24)
+    trainer.set_models(models)
+    trainer.set_optimizers([harness.optimizer("sgd", [model], 0.1).optimizer for model in models])
+    trainer.set_train_dataloader(list(range(batches)))
+
+    def step(trainer: Any, number: int, bat_idx: int, global_step: int) -> None:
+        (one, other), (optimizers, _) = trainer.get_models(), trainer.get_optimizers()
+        parts = [slice(4 * at, 4 * at + 4) for at in share(bat_idx, trainer)]
+        pairs = [(harness.tensor(features[part]), harness.tensor(classes[part])) for part in parts]
+        total: Any = 0.0
+        for given, wanted in pairs:  # two forward passes of one model before its backward pass
+            total = total + loss(other(one(given).detach()), wanted) + loss(other(given), wanted)
+        trainer.zero_grad(optimizers[1])
+        trainer.backward(total / len(parts))
+        trainer.step(optimizers[1])
+        total = 0.0
+        for given, wanted in pairs:  # backward through a model that isn't stepped now
+            total = total + loss(other(one(given)), wanted)
+        trainer.zero_grad(optimizers[0])
+        trainer.backward(total / len(parts))
+        trainer.step(optimizers[0])
+
+    trainer.fit(step)
+    return [state(harness, model) for model in models]
+
+
 def joined_training(harness: Harness, out_dir: Path, processes: int, name: str) -> dict[str, NDArray[Any]]:
     """What ``training`` is to give: one process that takes the batches of all of them at each step."""
     features, classes = data(SAMPLES)

@@ -15,7 +15,16 @@ from ._problem import config
 SCENARIOS = {
     name: f"dowdyboy_conformance.{module}:{name}"
     for module, names in {
-        "_scenarios_of_numbers": ["facts", "evaluation", "dealing", "draws", "training", "overflow", "branches"],
+        "_scenarios_of_numbers": [
+            "facts",
+            "evaluation",
+            "dealing",
+            "draws",
+            "training",
+            "adversaries",
+            "overflow",
+            "branches",
+        ],
         "_scenarios_of_runs": ["schedules", "own_values", "files", "buffers", "divergence", "resuming", "elsewhere"],
     }.items()
     for name in names

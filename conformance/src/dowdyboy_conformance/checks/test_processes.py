@@ -105,6 +105,18 @@ def _check_training(harness: Harness, together: Together, tmp_path: Path, proces
         np.testing.assert_allclose(ranks[0]["state"][name], want, rtol=0, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.clause("W-6", "W-8", "O-5")
+@several
+def test_models_that_train_against_each_other_are_those_of_one_process(
+    harness: Harness, together: Together, tmp_path: Path, processes: int
+) -> None:
+    ranks = together(processes, "adversaries")
+    assert all(seen == ranks[0] for seen in ranks)
+    for got, wanted in zip(ranks[0], scenarios.joined_adversaries(harness, tmp_path, processes), strict=True):
+        for name in wanted:
+            np.testing.assert_allclose(got[name], wanted[name], rtol=0, atol=2e-6, err_msg=name)
+
+
 @pytest.mark.clause("W-7")
 @several
 def test_gradients_stay_at_home_until_the_window_closes(together: Together, processes: int) -> None:

@@ -1,4 +1,9 @@
-"""One of several processes fails: the whole job ends soon, says why, and leaves nothing running; or it is restarted."""
+"""Jobs of several processes under each framework's own launcher, and under ``spawn``.
+
+A job trains as a loop without any trainer does on the joined batches. Where one process fails, the whole job ends soon,
+says why, and leaves nothing running; or it is restarted. What several processes promise beyond that is checked clause
+by clause in conformance/.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
@@ -96,16 +102,42 @@ def check_end(job: Job, out: Path, said: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("processes", "window", "clip"), [(2, 2, 0.05), pytest.param(3, 2, None, marks=pytest.mark.long)]
+)
+def test_training_is_that_of_one_process_on_the_joined_batches(
+    framework: str, tmp_path: Path, processes: int, window: int, clip: float | None
+) -> None:
+    # 14 batches of 2: neither a whole number of rounds of 3, nor of windows of 2 rounds.
+    data: dict[str, Any] = {
+        "count": 28,
+        "batch_size": 2,
+        "epoch": 2,
+        "accumulate_steps": window,
+        "clip_grad_norm": clip,
+    }
+    jobs = [
+        run(framework, "by_hand", tmp_path / "wanted", 1, world_size=processes, **data),
+        run(framework, "train", tmp_path / "got", processes, kind="plain", **data),
+    ]
+    assert [job.code for job in jobs] == [0, 0], "".join(job.shown for job in jobs)
+    wanted = json.loads((tmp_path / "wanted/rank_0.json").read_text())
+    ranks = [json.loads((tmp_path / f"got/rank_{rank}.json").read_text()) for rank in range(processes)]
+    assert all(rank == ranks[0] for rank in ranks)
+    for name, expected in wanted["weights"].items():
+        np.testing.assert_allclose(ranks[0]["weights"][name], expected, rtol=0, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
     ("how", "where", "rank", "processes", "said"),
     [
         ("raise", "train_step", 1, 2, RAISED),  # the other one is in backward
         ("raise", "val_step 1", 0, 3, RAISED),  # the others have no batch left
         ("kill", "train_step", 0, 2, ()),
-        ("exit text", "on_epoch_end", 1, 2, (*EXITED, "it ended on purpose\n")),
+        pytest.param("exit text", "on_epoch_end", 1, 2, (*EXITED, "it ended on purpose\n"), marks=pytest.mark.long),
         ("exit 0", "test_step", 1, 2, (*EXITED, "A hook called sys.exit in one of several processes")),
         ("exit 0", "before set_model", 1, 2, (*LEFT, "has come to set_models, and process 1")),
-        ("exit 3", "before fit", 0, 2, (*LEFT, "has come to fit, and process 0")),
-        ("exit 0", "test is over", 1, 2, (*LEFT, "has come to fit, and process 1")),
+        pytest.param("exit 3", "before fit", 0, 2, (*LEFT, "has come to fit, and process 0"), marks=pytest.mark.long),
+        pytest.param("exit 0", "test is over", 1, 2, (*LEFT, "has come to fit, and process 1"), marks=pytest.mark.long),
     ],
 )
 def test_the_launcher_ends_soon_and_says_why(
@@ -120,9 +152,9 @@ def test_the_launcher_ends_soon_and_says_why(
     ("how", "where", "rank", "said"),
     [
         ("raise", "on_epoch_end", 0, RAISED),
-        ("raise", "before fit", 1, RAISED),
+        pytest.param("raise", "before fit", 1, RAISED, marks=pytest.mark.long),
         ("kill", "train_step", 1, ("SIGKILL",)),
-        ("exit text", "val_step 1", 0, (*EXITED, "it ended on purpose\n")),
+        pytest.param("exit text", "val_step 1", 0, (*EXITED, "it ended on purpose\n"), marks=pytest.mark.long),
         ("exit 0", "before fit", 1, (*LEFT, "has come to fit, and process 1")),
     ],
 )
