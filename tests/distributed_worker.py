@@ -111,7 +111,7 @@ def make_trainer(
 ) -> tuple[Any, Any]:
     """A trainer with a model of ``kind``, and that model; with ``wrap=False`` it is still to be set."""
     fixed = {"out_dir": out / "run", "cpu": True, "disable_tqdm": True, "log_with": "none"}
-    trainer = framework.package.Trainer(framework.package.TrainerConfig(**fixed, **settings))
+    trainer = framework.package.Trainer(framework.package.TrainerConfig(**{**fixed, **settings}))
     model = framework.model(kind)
     if wrap:
         trainer.set_model(model)
@@ -144,14 +144,14 @@ def digest(records: dict[str, Any]) -> dict[str, Any]:
     """Type, shape and content of each record, to the last bit."""
     found = {}
     for name, tensor in records.items():
-        array = np.ascontiguousarray(tensor.numpy())
+        array = np.ascontiguousarray(tensor.cpu().numpy())
         found[name] = [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
     return found
 
 
 def weights(model: Any) -> dict[str, Any]:
     """All that a model's state dict holds, as nested lists."""
-    return {name: tensor.numpy().tolist() for name, tensor in model.state_dict().items()}
+    return {name: tensor.cpu().numpy().tolist() for name, tensor in model.state_dict().items()}
 
 
 def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
@@ -172,7 +172,8 @@ def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
         return train_step(trainer, bat, bat_idx, global_step)
 
     trainer.fit(step, eval_step, lambda trainer, ep: records.append(digest(trainer.get_records())))
-    return {"weights": weights(model), "records": records, "steps": trainer.global_step}
+    where = {"device": str(trainer.device()), "precision": trainer.precision}
+    return {"weights": weights(model), "records": records, "steps": trainer.global_step, **where}
 
 
 def by_hand(framework: Any, out: Path, settings: dict[str, Any]) -> Any:

@@ -187,3 +187,30 @@ def test_a_restarted_job_ends_in_the_same_bits(framework: str, tmp_path: Path) -
     series = [(tmp_path / part / "run" / "metrics.jsonl").read_text() for part in ("whole", "parts")]
     assert series[0] == series[1]
     assert not left_behind(tmp_path)
+
+
+def gpus(framework: str) -> int:
+    """How many GPUs the framework finds."""
+    if framework == "torch":
+        import torch
+
+        return torch.cuda.device_count()
+    import paddle
+
+    return paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["no", "fp16", "bf16"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_processes_train_on_gpus_of_their_own(framework: str, tmp_path: Path, processes: int, precision: str) -> None:
+    if gpus(framework) < processes:
+        pytest.skip(f"needs {processes} GPUs, and {framework} finds {gpus(framework)}")
+    settings: dict[str, Any] = {"kind": "norm", "count": 24, "batch_size": 2, "epoch": 2, "sync_bn": True, "cpu": False}
+    job = run(framework, "train", tmp_path, processes, mixed_precision=precision, **settings)
+    assert job.code == 0, job.shown
+    ranks = [json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in range(processes)]
+    assert [rank["device"][-2:] for rank in ranks] == [f":{rank}" for rank in range(processes)]
+    assert {rank["precision"] for rank in ranks} == {precision}
+    assert all(rank["weights"] == ranks[0]["weights"] for rank in ranks)
+    assert all(rank["records"] == ranks[0]["records"] for rank in ranks)

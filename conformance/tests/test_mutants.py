@@ -16,6 +16,8 @@ from dowdyboy_conformance.mutants import CONTROL, EXPECTED, Mutant, backend_of
 CHECKS = Path(sys.modules[Mutant.__module__].__file__ or "").parent / "checks"
 Outcomes = dict[str, dict[str, list[str]]]
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # all mutants run in the first test, some in two processes
+
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
@@ -36,14 +38,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
     yield found
 
 
-@pytest.mark.slow
 def test_the_control_passes(outcomes: Outcomes) -> None:
     passed = outcomes[backend_of(CONTROL)]
     assert set(passed) == {check for checks in EXPECTED.values() for check in checks.values()}
     assert {name: texts for name, texts in passed.items() if any(texts)} == {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mutant", EXPECTED, ids=lambda mutant: mutant.__name__)
 def test_a_mutant_is_caught(mutant: type[Mutant], outcomes: Outcomes) -> None:
     for clause, check in EXPECTED[mutant].items():
