@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from dowdyboy_core import SetupError, UnsupportedError
@@ -45,10 +47,11 @@ def join(device: torch.device) -> None:
             "This build of PyTorch has no torch.distributed. Run in one process, or install another."
         )
     if not dist.is_initialized():
-        if device.type == "cuda":
-            dist.init_process_group("nccl", device_id=device)
-        else:
-            dist.init_process_group("gloo")
+        store, rank, world_size = next(rendezvous("env://"))
+        # torchrun keeps its store when it starts the processes again, and in it the addresses of those that failed.
+        store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        backend, device_id = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, device_id=device_id)
         # Its threads would otherwise outlive the interpreter now and then, which ends the process with an abort.
         atexit.register(_leave)
 
