@@ -144,6 +144,17 @@ def weights(model: Any) -> dict[str, Any]:
     return {name: tensor.numpy().tolist() for name, tensor in model.state_dict().items()}
 
 
+def place(trainer: Any) -> dict[str, Any]:
+    """Where this process runs, and what the trainer takes it for."""
+    return {
+        "network": Path("/proc/self/ns/net").stat().st_ino,
+        "rank": trainer.rank,
+        "world_size": trainer.world_size,
+        "main": trainer.is_main_process(),
+        "local_main": trainer.is_local_main_process(),
+    }
+
+
 def evaluate(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
     """Runs ``test`` over many sizes of data and batches, with BatchNorm."""
     trainer, _ = make_trainer(framework, out, "norm", {})
@@ -157,9 +168,12 @@ def evaluate(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
 
 
 def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
-    """Trains; with ``stop_at`` all processes raise at that step of the first attempt."""
+    """Trains; with ``stop_at`` all processes raise at that step of the first attempt.
+
+    With ``tell_place`` the result says where each process ran, which differs from one to the next.
+    """
     kind, count, batch_size = settings.pop("kind"), settings.pop("count"), settings.pop("batch_size")
-    stop_at = settings.pop("stop_at", None)
+    stop_at, tell_place = settings.pop("stop_at", None), settings.pop("tell_place", False)
     trainer, model = make_trainer(framework, out, kind, settings)
     trainer.set_train_dataloader(framework.loader(count, batch_size, shuffle=True))
     trainer.set_val_dataloader(framework.loader(count, batch_size, shuffle=False))
@@ -171,7 +185,8 @@ def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
         return train_step(trainer, bat, bat_idx, global_step)
 
     trainer.fit(step, eval_step, lambda trainer, ep: records.append(digest(trainer.get_records())))
-    return {"weights": weights(model), "records": records, "steps": trainer.global_step}
+    result = {"weights": weights(model), "records": records, "steps": trainer.global_step}
+    return {**result, "place": place(trainer)} if tell_place else result
 
 
 def by_hand(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
