@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -168,7 +169,7 @@ def evaluate(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
 
 
 def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
-    """Trains; with ``stop_at`` all processes raise at that step of the first attempt.
+    """Trains; with ``stop_at`` all processes raise at that step, but not where torchrun has started them again.
 
     With ``tell_place`` the result says where each process ran, which differs from one to the next.
     """
@@ -180,7 +181,7 @@ def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
     records: list[Any] = []
 
     def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
-        if global_step == stop_at:
+        if global_step == stop_at and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             raise RuntimeError("stopped on purpose")
         return train_step(trainer, bat, bat_idx, global_step)
 
@@ -217,7 +218,6 @@ def by_hand(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
 
 def fail(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
     """One process ends in the way that ``how`` says, in the middle of training."""
-    import os
     import signal
 
     trainer, _ = make_trainer(framework, out, "plain", {"epoch": 50})
@@ -243,8 +243,6 @@ def main(framework: str, scenario: str, out: str, settings: str = "{}") -> None:
     """Runs a scenario as one of several processes, or alone."""
     chosen = {"torch": Torch, "paddle": Paddle}[framework]()
     result = SCENARIOS[scenario](chosen, Path(out), json.loads(settings))
-    import os
-
     rank = os.environ.get("RANK") or os.environ.get("PADDLE_TRAINER_ID") or "0"
     Path(out, f"rank_{rank}.json").write_text(json.dumps(result), encoding="utf-8")
 
