@@ -154,9 +154,24 @@ def weights(model: Any) -> dict[str, Any]:
     return {name: tensor.cpu().numpy().tolist() for name, tensor in model.state_dict().items()}
 
 
+def place(trainer: Any) -> dict[str, Any]:
+    """Where this process runs, and what the trainer takes it for."""
+    return {
+        "network": Path("/proc/self/ns/net").stat().st_ino,
+        "rank": trainer.rank,
+        "world_size": trainer.world_size,
+        "main": trainer.is_main_process(),
+        "local_main": trainer.is_local_main_process(),
+    }
+
+
 def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
-    """Trains; at step ``stop_at`` all processes raise, at ``kill_at`` the second one is killed, the first time."""
+    """Trains; at step ``stop_at`` all processes raise, at ``kill_at`` the second one is killed, the first time.
+
+    With ``tell_place`` the result says where each process ran, which differs from one to the next.
+    """
     kind, count, batch_size = settings.pop("kind"), settings.pop("count"), settings.pop("batch_size")
+    tell_place = settings.pop("tell_place", False)
     stop_at, kill_at, once = settings.pop("stop_at", None), settings.pop("kill_at", None), out / "killed"
     trainer, model = make_trainer(framework, out, kind, settings)
     trainer.set_train_dataloader(framework.loader(count, batch_size, shuffle=True))
@@ -164,7 +179,7 @@ def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
     records: list[Any] = []
 
     def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
-        if global_step == stop_at:
+        if global_step == stop_at and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             raise RuntimeError("stopped on purpose")
         if global_step == kill_at and trainer.rank == 1 and not once.exists():
             once.touch()
@@ -172,8 +187,9 @@ def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
         return train_step(trainer, bat, bat_idx, global_step)
 
     trainer.fit(step, eval_step, lambda trainer, ep: records.append(digest(trainer.get_records())))
-    where = {"device": str(trainer.device()), "precision": trainer.precision}
-    return {"weights": weights(model), "records": records, "steps": trainer.global_step, **where}
+    result = {"weights": weights(model), "records": records, "steps": trainer.global_step}
+    result |= {"device": str(trainer.device()), "precision": trainer.precision}
+    return {**result, "place": place(trainer)} if tell_place else result
 
 
 def by_hand(framework: Any, out: Path, settings: dict[str, Any]) -> Any:

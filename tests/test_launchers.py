@@ -166,17 +166,18 @@ def test_spawn_raises_soon_and_says_why(
     check_end(job, tmp_path, (*said, "chosen.package.spawn("))  # it was raised in the process that called spawn
 
 
-def test_a_restarted_job_ends_in_the_same_bits(framework: str, tmp_path: Path) -> None:
-    # 6 steps an epoch: the second process is killed in the second epoch, one step after a checkpoint.
+@pytest.mark.parametrize("how", ["kill_at", "stop_at"])
+def test_a_restarted_job_ends_in_the_same_bits(framework: str, tmp_path: Path, how: str) -> None:
+    # 6 steps an epoch: the second process is killed, or all raise, in the second epoch, one step after a checkpoint.
     settings: dict[str, Any] = {"kind": "dropout", "count": 24, "batch_size": 2, "epoch": 3, "save_steps": 2}
     whole = run(framework, "train", tmp_path / "whole", 2, **settings)
     assert whole.code == 0, whole.shown
-    settings |= {"kill_at": 9, "resume": "auto"}
+    settings |= {how: 9, "resume": "auto"}
     if framework == "torch":
-        job = run(framework, "train", tmp_path / "parts", 2, ("--max-restarts", "2"), **settings)
+        job = run(framework, "train", tmp_path / "parts", 2, ("--max-restarts", "1"), **settings)
     else:  # its launcher restarts with an etcd server only: whoever started it starts it again
         assert run(framework, "train", tmp_path / "parts", 2, **settings).code != 0
-        job = run(framework, "train", tmp_path / "parts", 2, **settings)
+        job = run(framework, "train", tmp_path / "parts", 2, **{**settings, how: None})
     assert job.code == 0, job.shown
     log = (tmp_path / "parts" / "run" / "default_run.log").read_text()
     assert log.count("resumed from") == 1

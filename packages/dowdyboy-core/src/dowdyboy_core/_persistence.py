@@ -103,9 +103,30 @@ class Persistence(Surface):
             found = self._checkpoints.newest() if self.is_main_process() else None
             chosen = self._backend.gather(None if found is None else found[0])[0]
             if chosen is not None:
-                self._load(chosen, found[1] if found is not None else read_snapshot(chosen), weights_only=False)
+                snapshot = self._read_together(chosen, None if found is None else found[1])
+                self._load(chosen, snapshot, weights_only=False)
         elif self.config.resume is not None:
             self.load_checkpoint(self.config.resume)
+
+    def _read_together(self, folder: Path, snapshot: Snapshot | None) -> Snapshot:
+        """Reads what one process chose, in all of them or in none: a machine may not see the disk of another."""
+        problem = None
+        if snapshot is None:
+            try:
+                snapshot = read_snapshot(folder)
+            except CheckpointError as error:
+                problem = str(error)
+        # The index has the digest of every other file.
+        seen = self._backend.gather((problem, None if snapshot is None else snapshot.index))
+        for rank, (told, index) in enumerate(seen):
+            if told is not None or index != seen[0][1]:
+                raise CheckpointError(
+                    f"Process 0 goes on from {str(folder)!r}, and process {rank} can't: "
+                    f"{told or 'it finds another checkpoint there.'} Give an out_dir that all machines share, or copy "
+                    "that folder to the same path on each of them."
+                )
+        assert snapshot is not None
+        return snapshot
 
     def _continue_streams(self) -> None:
         """Puts the random streams where the resumed run had them, once its loader has been started."""

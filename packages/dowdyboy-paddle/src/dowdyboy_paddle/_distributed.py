@@ -38,13 +38,28 @@ def from_environment() -> tuple[int, int, int]:
     if world_size == 1:
         return 0, 0, 1
     missing = [name for name in ("PADDLE_TRAINER_ID", "PADDLE_TRAINER_ENDPOINTS") if name not in os.environ]
+    if "PADDLE_BACKUP_ENV_PATH" in os.environ and missing == ["PADDLE_TRAINER_ENDPOINTS"]:
+        missing = []  # the launcher keeps a list of thousands in that file, where paddle looks for it
     if missing:
         raise SetupError(
             f"PADDLE_TRAINERS_NUM={world_size} is set and {', '.join(missing)} not. Start the script with "
             "python -m paddle.distributed.launch, or set them all."
         )
     rank = int(os.environ["PADDLE_TRAINER_ID"])
-    return rank, int(os.environ.get("PADDLE_RANK_IN_NODE", rank)), world_size
+    return rank, _local_rank(rank), world_size
+
+
+def _local_rank(rank: int) -> int:
+    """The number of this process on its machine: as the launcher says, else counted among the endpoints."""
+    if "PADDLE_RANK_IN_NODE" in os.environ:
+        return int(os.environ["PADDLE_RANK_IN_NODE"])
+    hosts = [endpoint.rsplit(":", 1)[0] for endpoint in os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")]
+    if rank >= len(hosts):
+        raise SetupError(
+            f"PADDLE_TRAINER_ID={rank} has no endpoint among the {len(hosts)} of PADDLE_TRAINER_ENDPOINTS. Start the "
+            "script with python -m paddle.distributed.launch, or name one host:port for each process."
+        )
+    return hosts[:rank].count(hosts[rank])
 
 
 def join(device: str) -> None:
