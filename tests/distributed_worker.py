@@ -5,6 +5,7 @@ Usage: python distributed_worker.py FRAMEWORK SCENARIO OUT [SETTINGS-IN-JSON]
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
 import os
@@ -280,6 +281,7 @@ SCENARIOS = {"train": train, "by_hand": by_hand, "fail": fail}
 
 def main(framework: str, scenario: str, out: str, settings: str = "{}") -> None:
     """Runs a scenario as one of several processes, or alone; with ``spawn`` starts so many processes first."""
+    faulthandler.dump_traceback_later(70)  # where it hangs, if it does
     chosen: Any = {"torch": Torch, "paddle": Paddle}[framework]()
     given = json.loads(settings)
     if "spawn" in given:

@@ -72,6 +72,7 @@ def run(
         except subprocess.TimeoutExpired:
             for pid in left_behind(out):
                 os.kill(pid, signal.SIGKILL)
+            job.wait()
             pytest.fail(f"the job hangs\n{screen.read_text(errors='replace')[-6000:]}")
     return Job(code, screen.read_text(errors="replace"), time.time())
 
