@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from ._data import Augmented
 from ._harness import Harness
-from ._problem import Run, build
+from ._problem import Run, build, config
 from ._scenarios_of_numbers import state, take_branches
 
 # Validation losses of three batches, for each epoch. The means fall, rise, rise, fall; those of the first and of the
@@ -143,6 +145,25 @@ def elsewhere(harness: Harness, out_dir: Path) -> Any:
 def go_on(harness: Harness, out_dir: Path, checkpoint: Path) -> Any:
     """How the model stands at the end of a run that goes on from a checkpoint of another number of processes."""
     return state(harness, _random_run(harness, out_dir, resume=str(checkpoint)).model)
+
+
+def own_disks(harness: Harness, out_dir: Path) -> Any:
+    """The errors where another process than the first finds no checkpoint in the same place, and another one."""
+    rank = harness.make_trainer(config(out_dir / "none")).rank
+    disk = out_dir / f"disk_{rank}"
+    disk.mkdir()
+    home = Path.cwd()
+    os.chdir(disk)  # one path, and another folder for each process, as on machines that share no disk
+    try:
+        settings: dict[str, Any] = {"epoch": 2, "enable_save_checkpoint": True}
+        build(harness, Path("run"), **settings).fit()
+        errors = [_error(lambda: build(harness, Path("run"), resume="auto", **settings).fit())]
+        if rank:
+            shutil.copytree(out_dir / "disk_0/run/checkpoint/epoch_1", "run/checkpoint/last_epoch_2")
+        errors.append(_error(lambda: build(harness, Path("run"), resume="auto", **settings).fit()))
+    finally:
+        os.chdir(home)
+    return errors
 
 
 def skipped_branch(spec: str, out_dir: str, every: int) -> None:

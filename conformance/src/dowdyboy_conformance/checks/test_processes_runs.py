@@ -120,6 +120,16 @@ def test_a_checkpoint_serves_one_process(harness: Harness, together: Together, t
     assert f"saved by {processes} processes and this run has 1" in log
 
 
+@pytest.mark.clause("W-17", "C-11")
+@several
+def test_processes_go_on_from_one_checkpoint_or_not_at_all(together: Together, processes: int) -> None:
+    for errors in together(processes, "own_disks"):
+        assert [kind for kind, _ in errors] == ["CheckpointError"] * 2
+        missing, other = (text for _, text in errors)
+        assert "process 1 can't" in missing and "last_epoch_2" in missing
+        assert "process 1 can't: it finds another checkpoint there." in other
+
+
 def _checkpoints(out_dir: Path) -> list[str]:
     return sorted(path.name for path in (out_dir / "checkpoint").iterdir())
 
