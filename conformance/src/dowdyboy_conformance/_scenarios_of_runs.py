@@ -151,7 +151,7 @@ def own_disks(harness: Harness, out_dir: Path) -> Any:
     """The errors where another process than the first finds no checkpoint in the same place, and another one."""
     rank = harness.make_trainer(config(out_dir / "none")).rank
     disk = out_dir / f"disk_{rank}"
-    disk.mkdir()
+    disk.mkdir(parents=True)
     home = Path.cwd()
     os.chdir(disk)  # one path, and another folder for each process, as on machines that share no disk
     try:

@@ -25,7 +25,16 @@ SCENARIOS = {
             "overflow",
             "branches",
         ],
-        "_scenarios_of_runs": ["schedules", "own_values", "files", "buffers", "divergence", "resuming", "elsewhere"],
+        "_scenarios_of_runs": [
+            "schedules",
+            "own_values",
+            "files",
+            "buffers",
+            "divergence",
+            "resuming",
+            "elsewhere",
+            "own_disks",
+        ],
     }.items()
     for name in names
 }

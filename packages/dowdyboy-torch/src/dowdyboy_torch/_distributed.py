@@ -64,9 +64,30 @@ def _leave() -> None:
 
 def gather(value: Any) -> list[Any]:
     """A plain value of every process, in the order of the ranks."""
+    if isinstance(value, str):
+        return _gather_text(value)
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+_TEXT_BYTES = 64
+_last_exchange: list[torch.Tensor] = []
+
+
+def _gather_text(text: str) -> list[str]:
+    """A short text of every process; the last thing that processes exchange before they end.
+
+    A thread of gloo's lets go of the tensors some time after the exchange. If it were the last to hold them, it would
+    need the interpreter for that, and the process aborts if the interpreter is gone by then. So they are kept.
+    """
+    global _last_exchange
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    own = torch.tensor(list(text.encode().ljust(_TEXT_BYTES)), dtype=torch.uint8, device=device)
+    texts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(texts, own)
+    _last_exchange = [own, *texts]
+    return [bytes(item.tolist()).decode().rstrip() for item in texts]
 
 
 # What DistributedDataParallel says of parameters that it has waited for in vain: their places among the trained ones.
