@@ -151,7 +151,11 @@ def test_each_backend_imports_its_own_framework_only() -> None:
 
 
 def test_nothing_imports_a_loader_that_can_run_code() -> None:
-    assert not imports_of(CAN_RUN_CODE, *SOURCES)
+    found = imports_of(CAN_RUN_CODE, *SOURCES)
+    # Between the processes of one job, as PyTorch's all_gather_object and Paddle's do; never from a file.
+    [exchange] = [place for place in found if place.startswith(relative(TORCH / "_distributed.py"))]
+    assert exchange.endswith("imports pickle")
+    assert found == [exchange]
 
 
 def test_core_bans_what_the_root_bans() -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import atexit
 import os
+import pickle  # noqa: TID251 - between the processes of one job, as all_gather_object does it
 import re
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -23,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
 from dowdyboy_core._errors import unused_parameters
-from dowdyboy_core._together import end_together, run_spawned
+from dowdyboy_core._together import end_together, run_spawned, wait_for_spawned
 
 
 def from_environment() -> tuple[int, int, int]:
@@ -64,30 +67,42 @@ def _leave() -> None:
 
 def gather(value: Any) -> list[Any]:
     """A plain value of every process, in the order of the ranks."""
-    if isinstance(value, str):
-        return _gather_text(value)
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
+    # Not all_gather_object, since nobody could wait for its tensors.
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    content = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8).to(device)
+    sizes = [int(size) for size in _all_gather(torch.tensor([len(content)], device=device))]
+    padded = content.new_zeros(max(sizes))
+    padded[: len(content)] = content
+    texts = _all_gather(padded)
+    return [pickle.loads(text[:size].cpu().numpy().tobytes()) for text, size in zip(texts, sizes, strict=True)]
 
 
-_TEXT_BYTES = 64
-_last_exchange: list[torch.Tensor] = []
+def _all_gather(own: torch.Tensor) -> list[torch.Tensor]:
+    received = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    with until_released(own, *received):
+        dist.all_gather(received, own)
+    return received
 
 
-def _gather_text(text: str) -> list[str]:
-    """A short text of every process; the last thing that processes exchange before they end.
+@contextmanager
+def until_released(*tensors: torch.Tensor) -> Iterator[None]:
+    """Runs a collective, and waits until no thread of gloo's holds its tensors any longer.
 
-    A thread of gloo's lets go of the tensors some time after the exchange. If it were the last to hold them, it would
-    need the interpreter for that, and the process aborts if the interpreter is gone by then. So they are kept.
+    Gloo says that a collective is over, and lets go of the tensors after that, in a thread of its own, which needs the
+    interpreter for it. A process that comes to its end in between, in order or by an exception, would abort: with
+    another exit status than its own, and the launcher would report the wrong process as the first one to fail.
     """
-    global _last_exchange
-    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-    own = torch.tensor(list(text.encode().ljust(_TEXT_BYTES)), dtype=torch.uint8, device=device)
-    texts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(texts, own)
-    _last_exchange = [own, *texts]
-    return [bytes(item.tolist()).decode().rstrip() for item in texts]
+    held = [sys.getrefcount(tensor) for tensor in tensors]
+    try:
+        yield
+    finally:
+        latest = time.monotonic() + _LET_GO
+        while [sys.getrefcount(tensor) for tensor in tensors] > held and time.monotonic() < latest:
+            time.sleep(0)  # gives the interpreter to whoever waits for it
+
+
+# In seconds; reached only where a collective has failed and another thread waits for a process that is gone.
+_LET_GO = 1.0
 
 
 # What DistributedDataParallel says of parameters that it has waited for in vain: their places among the trained ones.
@@ -156,7 +171,8 @@ def align_untrained(models: Sequence[Any]) -> None:
     """Gives every process the buffers of the first one."""
     for model in models:
         for buffer in model.buffers():
-            dist.broadcast(buffer, 0)
+            with until_released(buffer):
+                dist.broadcast(buffer, 0)
 
 
 def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -> None:
@@ -174,7 +190,8 @@ def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -
     check_process_count(nprocs)
     from torch.multiprocessing.spawn import spawn as start
 
-    start(_run_as_rank, (nprocs, _free_port(), function, tuple(args)), nprocs)
+    spawned: Any = start(_run_as_rank, (nprocs, _free_port(), function, tuple(args)), nprocs, join=False)
+    wait_for_spawned(spawned)
 
 
 def _run_as_rank(rank: int, world_size: int, port: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:

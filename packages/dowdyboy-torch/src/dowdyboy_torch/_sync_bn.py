@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ._distributed import until_released
+
 
 def synchronise_batch_norm(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """The model with every BatchNorm of it computed over the joined batch of all processes."""
@@ -26,15 +28,18 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
-        total = tensor.clone()
-        dist.all_reduce(total)
-        return total
+        return _sum(tensor)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        total = gradients[0].clone()
+        return _sum(gradients[0])
+
+
+def _sum(tensor: torch.Tensor) -> torch.Tensor:
+    total = tensor.clone()
+    with until_released(total):
         dist.all_reduce(total)
-        return total
+    return total
 
 
 class _OverAllProcesses(_BatchNorm):
