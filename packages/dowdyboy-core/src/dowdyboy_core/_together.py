@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol
 
 from ._errors import SetupError
 
 _END = "the end of the program"
+
+# In seconds: what a process gets to end by itself before it is killed.
+_GRACE = 5.0
 
 # Whether this process has left the common way by an exception. One group of processes, one answer: it is global.
 _apart = False
@@ -57,6 +63,53 @@ def run_spawned(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     multiprocessing.set_start_method(None, force=True)
     with apart_on_error():
         function(*args)
+
+
+class Spawned(Protocol):
+    """What ``spawn`` of a framework gives: the processes, of which ``sentinels`` says whom it still waits for."""
+
+    processes: Any
+    sentinels: dict[Any, int]
+
+    def join(self) -> bool:
+        """Waits until another one ends, and raises the error of one that failed; whether all have ended."""
+
+
+def wait_for_spawned(spawned: Spawned) -> None:
+    """Waits until all processes have ended; the first one that fails, or an exception here, ends the others.
+
+    Both frameworks would do it, with SIGTERM alone. Paddle's handler of it may hang, and a process that waits for
+    another one in a collective comes to no handler of Python's: they, and who waits for them, would stay for ever.
+    """
+    failed = None
+    try:
+        running = dict(spawned.sentinels)
+        while running and failed is None:
+            ended = [running.pop(sentinel) for sentinel in wait(list(running))]
+            failed = next((index for index in ended if _status(spawned.processes[index])), None)
+    finally:
+        _end(spawned.processes)
+    if failed is not None:  # the others have failed since, which is not what to report
+        spawned.sentinels = {spawned.processes[failed].sentinel: failed}
+    while not spawned.join():
+        pass
+
+
+def _status(process: BaseProcess) -> int | None:
+    process.join()
+    return process.exitcode
+
+
+def _end(processes: list[BaseProcess]) -> None:
+    for process in processes:
+        if process.is_alive():
+            process.terminate()
+    latest = time.monotonic() + _GRACE
+    for process in processes:
+        process.join(max(0.0, latest - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ import paddle.distributed as dist
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
 from dowdyboy_core._errors import unused_parameters
-from dowdyboy_core._together import end_together, run_spawned
+from dowdyboy_core._together import end_together, run_spawned, wait_for_spawned
 
 # The parameters of a wrapped model call the reducer in every backward pass, whether it is still there or not: with a
 # model that is wrapped again, for another trainer, the process would crash. So it lives as long as the model does.
@@ -168,4 +168,5 @@ def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -
     start: Any = dist.spawn  # annotated without the options that it documents
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Your model will be trained under CPUONLY mode")  # as it was meant
-        start(run_spawned, args=(function, tuple(args)), nprocs=nprocs, backend=backend)
+        spawned = start(run_spawned, args=(function, tuple(args)), nprocs=nprocs, backend=backend, join=False)
+    wait_for_spawned(spawned)
