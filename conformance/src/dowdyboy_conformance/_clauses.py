@@ -11,14 +11,14 @@ _COUNTS = {
     "D": 9,
     "S": 6,
     "P": 4,
-    "C": 16,
-    "B": 9,
+    "C": 21,
+    "B": 10,
     "G": 7,
     "O": 8,
     "U": 5,
     "X": 3,
     "N": 3,
-    "W": 18,
+    "W": 19,
 }
 
 CLAUSES = frozenset(f"{topic}-{number + 1}" for topic, count in _COUNTS.items() for number in range(count))

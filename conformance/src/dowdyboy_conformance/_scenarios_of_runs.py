@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from dowdyboy_core import _stopping
+
 from ._data import Augmented
 from ._harness import Harness
 from ._problem import Run, build, config
+from ._resuming import Place, go, read_index, start
 from ._scenarios_of_numbers import state, take_branches
 
 # Validation losses of three batches, for each epoch. The means fall, rise, rise, fall; those of the first and of the
@@ -125,6 +128,39 @@ def _random_run(harness: Harness, out_dir: Path, stop_at: int | None = None, **s
 
     run.trainer.fit(step, run.val_step)
     return run
+
+
+PLACES = {"train": Place("train", 2, 1), "val": Place("val", 2, 0)}
+
+
+def stopping(harness: Harness, out_dir: Path) -> Any:
+    """Runs of which one process gets a signal, and that go on; where each stood and what it ended with."""
+    period, _stopping.PERIOD = _stopping.PERIOD, 0.0  # they ask one another after each batch
+    try:
+        shared: dict[str, Any] = {"samples": 28, "dataset": Augmented(harness, 28)}
+        go(start(harness, out_dir / "whole", **shared))
+        seen = {}
+        for name, place in PLACES.items():
+            run = start(harness, out_dir / name, **shared)
+            last = run.trainer.rank == run.trainer.world_size - 1
+            try:
+                go(run, signal_at=place if last else None)
+            except SystemExit as error:
+                index = read_index(out_dir / name / "checkpoint" / "last_epoch_2")
+                seen[name] = [error.code, index["epoch"], index["batch"], index["val_batch"]]
+            run = start(harness, out_dir / name, resume="auto", **shared)
+            go(run)
+        return seen
+    finally:
+        _stopping.PERIOD = period
+
+
+def signalled(spec: str, out_dir: str) -> None:
+    """A process of a job of which the last gets a signal."""
+    from ._together import load
+
+    run = start(load(spec)(), Path(out_dir), epoch=500)
+    go(run, signal_at=Place("train", 2, 0) if run.trainer.rank == run.trainer.world_size - 1 else None)
 
 
 def elsewhere(harness: Harness, out_dir: Path) -> Any:

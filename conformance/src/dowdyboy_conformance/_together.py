@@ -34,6 +34,7 @@ SCENARIOS = {
             "resuming",
             "elsewhere",
             "own_disks",
+            "stopping",
         ],
     }.items()
     for name in names

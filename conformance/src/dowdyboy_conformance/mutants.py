@@ -8,6 +8,17 @@ from __future__ import annotations
 
 import pytest
 
+from ._mutants_of_checkpoints import (
+    BetterOneLost,
+    DeafToSignals,
+    DigestsUnread,
+    IndexUnsealed,
+    SavesWhatIsYetToCome,
+    StopsAlone,
+    UserOverruled,
+    ValidatesAgain,
+    WritesInTheLoop,
+)
 from ._mutants_of_processes import (
     AugmentedByRank,
     BuffersAtHome,
@@ -128,6 +139,19 @@ EXPECTED: dict[type[Mutant], dict[str, str]] = {
     OneStreamSaved: {"W-16": "test_a_resumed_run_of_several_is_bitwise_the_uninterrupted_one"},
     WrappedNames: {"W-17": "test_a_checkpoint_serves_one_process"},
     ChangeUntold: {"W-17": "test_a_checkpoint_serves_one_process"},
+    WritesInTheLoop: {"C-20": "test_training_goes_on_while_a_checkpoint_is_written"},
+    SavesWhatIsYetToCome: {"C-20": "test_training_goes_on_while_a_checkpoint_is_written"},
+    DigestsUnread: {
+        "C-10": "test_a_damaged_file_is_refused",
+        "C-17": "test_every_changed_byte_and_every_cut_is_noticed",
+        "C-21": "test_a_hostile_checkpoint_is_refused",
+    },
+    IndexUnsealed: {"C-17": "test_every_changed_byte_and_every_cut_is_noticed"},
+    DeafToSignals: {"C-18": "test_a_stopped_run_is_saved_at_the_next_batch_and_goes_on"},
+    UserOverruled: {"C-18": "test_a_handler_of_the_user_stays_in_force"},
+    ValidatesAgain: {"C-19": "test_a_stopped_run_is_saved_at_the_next_batch_and_goes_on"},
+    BetterOneLost: {"B-10": "test_a_resumed_run_keeps_a_better_checkpoint"},
+    StopsAlone: {"W-19": "test_a_signal_to_one_process_stops_all_at_the_same_batch"},
     StepsRestart: {"H-1": "test_the_order_of_events_with_a_clock_scheduler"},
 }
 """For each mutant the check that must fail, by the clause that it breaks. (A check with parameters must fail once.)"""

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dowdyboy_core import CheckpointError
 from dowdyboy_core._checkpoint import CheckpointFolder, Snapshot, numbered
+from dowdyboy_core._files import Content
 
 
-def snapshot(epoch: int, batch: int = 0, run: int = 1) -> Snapshot:
-    return Snapshot({"run": run, "epoch": epoch, "batch": batch}, {}, {"rng": {"epoch": epoch}})
+def snapshot(epoch: int, batch: int = 0, run: int = 1, **changed: Any) -> Content:
+    counts = {"world_size": 1, "metrics_bytes": 0, "train_step": 3 * epoch, "val_step": 0, "val_batch": None}
+    texts = dict.fromkeys(("dowdyboy", "backend", "backend_version", "python", "name", "precision"), "x")
+    place = {"run": run, "epoch": epoch, "batch": batch, "best": None, "best_type": "min"}
+    index = {**counts, **texts, **place, **changed}
+    return Snapshot(index, {}, {"rng": [epoch], "records": {}, "scaler": {}}).content()
 
 
 @pytest.fixture
@@ -68,7 +74,7 @@ def test_a_damaged_one_is_passed_over_and_said(folder: CheckpointFolder, said: l
     else:
         (newest / "checkpoint.json").unlink()
     found = folder.newest()
-    assert found is not None and found[0].name == "epoch_1" and found[1].trees == {"rng": {"epoch": 1}}
+    assert found is not None and found[0].name == "epoch_1" and found[1].trees["rng"] == [1]
     assert any("last_epoch_2" in line and "passed over" in line for line in said)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._files import INDEX, FolderReader, tidy, write_folder
+from dowdyboy_core._files import INDEX, FolderReader, prepare, tidy, write_folder
 from dowdyboy_core._state import Array
 
 
@@ -25,7 +25,7 @@ def array(values: Any) -> Array:
 
 def write(folder: Path, value: float = 1.0) -> None:
     weights = {"model_0": {"a.weight": array([[value, 2.0]]), "empty": array([])}}
-    write_folder(folder, {"epoch": 1}, weights, {"rng": {"n": (1, float("nan")), "state": array([value])}})
+    write_folder(folder, prepare({"epoch": 1}, weights, {"rng": {"n": (1, float("nan")), "state": array([value])}}))
 
 
 def read(folder: Path) -> list[float]:
@@ -54,16 +54,15 @@ def test_every_changed_byte_and_every_cut_is_noticed(tmp_path: Path) -> None:
     folder = tmp_path / "one"
     write(folder)
     for path in sorted(folder.iterdir()):
-        if path.name == INDEX:
-            continue
         content = path.read_bytes()
         for place in range(len(content)):
-            path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-            with pytest.raises(CheckpointError, match="digest"):
-                FolderReader(folder).verify()
-        for length in range(0, len(content), max(1, len(content) // 10)):
-            path.write_bytes(content[:length])
-            with pytest.raises(CheckpointError, match="damaged"):
+            for mask in (1, 32, 255):
+                path.write_bytes(content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :])
+                with pytest.raises(CheckpointError):
+                    FolderReader(folder).verify()
+        for tenth in range(10):
+            path.write_bytes(content[: len(content) * tenth // 10])
+            with pytest.raises(CheckpointError):
                 FolderReader(folder).verify()
         path.write_bytes(content)
     assert read(folder) == [1.0, 2.0, 1.0]
@@ -98,7 +97,7 @@ def test_a_missing_folder_says_what_to_give(tmp_path: Path) -> None:
 def test_what_can_not_be_stored_leaves_the_old_one(tmp_path: Path) -> None:
     write(tmp_path / "one")
     with pytest.raises(CheckpointError, match="hooks/0 is a function"):
-        write_folder(tmp_path / "one", {}, {}, {"rng": {"hooks": [lambda: 1]}})
+        write_folder(tmp_path / "one", prepare({}, {}, {"rng": {"hooks": [lambda: 1]}}))
     assert read(tmp_path / "one") == [1.0, 2.0, 1.0]
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
 

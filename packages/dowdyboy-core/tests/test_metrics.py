@@ -33,7 +33,7 @@ class Viewer:
 @pytest.fixture
 def metrics(tmp_path: Path) -> Iterator[MetricLog]:
     Viewer.made = []
-    made = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", Viewer)
+    made = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", Viewer, pytest.fail)
     yield made
     made.close()
 

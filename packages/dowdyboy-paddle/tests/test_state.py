@@ -14,7 +14,7 @@ import pytest
 from paddle.optimizer import Optimizer, lr
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._files import FolderReader, write_folder
+from dowdyboy_core._files import FolderReader, prepare, write_folder
 from dowdyboy_paddle._backend import PaddleBackend
 from dowdyboy_paddle._state import to_array, to_tensor
 
@@ -87,7 +87,7 @@ def weights(model: paddle.nn.Layer) -> list[bytes]:
 
 
 def through_disk(folder: Path, model: Any, trees: dict[str, Any]) -> FolderReader:
-    write_folder(folder / "checkpoint", {}, {"model_0": BACKEND.model_state(model)}, trees)
+    write_folder(folder / "checkpoint", prepare({}, {"model_0": BACKEND.model_state(model)}, trees))
     return FolderReader(folder / "checkpoint")
 
 
@@ -230,7 +230,7 @@ TENSORS: dict[str, paddle.Tensor] = {
 
 @pytest.mark.parametrize("tensor", TENSORS.values(), ids=TENSORS)
 def test_a_tensor_goes_through_a_file_bitwise(tensor: paddle.Tensor, tmp_path: Path) -> None:
-    write_folder(tmp_path / "c", {}, {"w": {"t": BACKEND.tensor_state(tensor)}}, {})
+    write_folder(tmp_path / "c", prepare({}, {"w": {"t": BACKEND.tensor_state(tensor)}}, {}))
     back = BACKEND.tensor_from_state(FolderReader(tmp_path / "c").weights("w")["t"])
     assert (back.dtype, back.shape, back.stop_gradient) == (tensor.dtype, tensor.shape, True)
     assert bytes(to_array(back).data) == bytes(to_array(tensor).data)
@@ -247,7 +247,7 @@ def test_the_file_is_readable_by_the_framework_alone(tmp_path: Path) -> None:
     from safetensors.paddle import load_file
 
     model = Model()
-    write_folder(tmp_path / "c", {}, {"model_0": BACKEND.model_state(model)}, {})
+    write_folder(tmp_path / "c", prepare({}, {"model_0": BACKEND.model_state(model)}, {}))
     loaded = load_file(tmp_path / "c" / "model_0.safetensors")
     assert loaded.keys() == model.state_dict().keys()
     for name, value in model.state_dict().items():

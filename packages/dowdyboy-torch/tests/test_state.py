@@ -12,7 +12,7 @@ import torch
 from torch.optim import lr_scheduler as lr
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._files import FolderReader, write_folder
+from dowdyboy_core._files import FolderReader, prepare, write_folder
 from dowdyboy_torch._backend import TorchBackend
 from dowdyboy_torch._state import to_array, to_tensor
 
@@ -85,7 +85,7 @@ def weights(model: torch.nn.Module) -> list[bytes]:
 
 
 def through_disk(folder: Path, model: Any, trees: dict[str, Any]) -> FolderReader:
-    write_folder(folder / "checkpoint", {}, {"model_0": BACKEND.model_state(model)}, trees)
+    write_folder(folder / "checkpoint", prepare({}, {"model_0": BACKEND.model_state(model)}, trees))
     return FolderReader(folder / "checkpoint")
 
 
@@ -225,7 +225,7 @@ TENSORS = {
 
 @pytest.mark.parametrize("tensor", TENSORS.values(), ids=TENSORS)
 def test_a_tensor_goes_through_a_file_bitwise(tensor: torch.Tensor, tmp_path: Path) -> None:
-    write_folder(tmp_path / "c", {}, {"w": {"t": BACKEND.tensor_state(tensor)}}, {})
+    write_folder(tmp_path / "c", prepare({}, {"w": {"t": BACKEND.tensor_state(tensor)}}, {}))
     back = BACKEND.tensor_from_state(FolderReader(tmp_path / "c").weights("w")["t"])
     assert (back.dtype, back.shape, back.requires_grad) == (tensor.dtype, tensor.shape, False)
     assert bytes(to_array(back).data) == bytes(to_array(tensor).data)
@@ -242,7 +242,7 @@ def test_the_file_is_readable_by_the_framework_alone(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     model = Model()
-    write_folder(tmp_path / "c", {}, {"model_0": BACKEND.model_state(model)}, {})
+    write_folder(tmp_path / "c", prepare({}, {"model_0": BACKEND.model_state(model)}, {}))
     loaded = load_file(tmp_path / "c" / "model_0.safetensors")
     assert loaded.keys() == model.state_dict().keys()
     for name, value in model.state_dict().items():

@@ -67,6 +67,7 @@ METHODS = {
     "fit": "train_step, val_step=None, on_epoch_end=None",
     "test": "test_step, on_test_end=None",
     "load_checkpoint": "checkpoint_dir, *, weights_only=False",
+    "wait_for_checkpoint": "",
 }
 PROPERTIES = {"epoch", "global_step", "rank", "world_size", "precision"}
 

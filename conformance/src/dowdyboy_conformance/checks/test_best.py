@@ -177,3 +177,16 @@ def test_a_later_fit_knows_the_best_so_far(harness: Harness, tmp_path: Path, res
         run.trainer.set_save_best_calc_func(lambda trainer: 2.0)
     run.fit(val=False)
     assert "best_epoch_2" in folders(tmp_path) and len(run.losses) == (2 if resume else 4)
+
+
+@pytest.mark.clause("B-10", "B-5")
+@pytest.mark.parametrize(("later", "best"), [([2.0, 1.5], 2), ([2.0, 0.5], 3)])
+def test_a_resumed_run_keeps_a_better_checkpoint(
+    harness: Harness, tmp_path: Path, later: list[float], best: int
+) -> None:
+    for values, resume in (([3.0, 1.0, 2.0], None), ([3.0, *later], str(tmp_path / "checkpoint" / "epoch_1"))):
+        run = build(harness, tmp_path, epoch=3, enable_save_checkpoint=True, save_best=True, resume=resume)
+        given = [*values]
+        run.trainer.set_save_best_calc_func(lambda trainer, given=given: float(given[trainer.epoch - 1]))
+        run.fit()
+    assert [path.name for path in (tmp_path / "checkpoint").glob("best_epoch_*")] == [f"best_epoch_{best}"]

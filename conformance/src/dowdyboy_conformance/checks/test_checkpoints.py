@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from dowdyboy_conformance._checkpoints import refuse, rewrite_index, saved
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build, layers
+from dowdyboy_conformance._resuming import read_index
 from dowdyboy_core import CheckpointError
 
 INDEX_KEYS = {
@@ -34,20 +36,12 @@ INDEX_KEYS = {
     "batch",
     "train_step",
     "val_step",
+    "val_batch",
     "best",
+    "best_type",
     "files",
+    "sha256",
 }
-
-
-def saved(harness: Harness, out_dir: Path, **changed: Any) -> tuple[Run, Path]:
-    """A finished run of one epoch, and its checkpoint."""
-    run = build(harness, out_dir, enable_save_checkpoint=True, optimizer="adam", **changed).fit()
-    return run, out_dir / "checkpoint" / "epoch_1"
-
-
-def read_index(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "checkpoint.json").read_text())
-    return found
 
 
 @pytest.mark.clause("C-1", "C-2")
@@ -169,13 +163,6 @@ def test_weights_only_takes_the_weights_alone(harness: Harness, tmp_path: Path) 
     assert len(other.losses) == 3
 
 
-def refuse(trainer: Any, folder: Path, **options: Any) -> str:
-    """The error of loading a checkpoint."""
-    with pytest.raises(CheckpointError) as caught:
-        trainer.load_checkpoint(folder, **options)
-    return str(caught.value)
-
-
 @pytest.mark.clause("C-9", "X-2")
 @pytest.mark.parametrize("weights_only", [False, True])
 def test_weights_that_do_not_fit_are_listed(harness: Harness, tmp_path: Path, weights_only: bool) -> None:
@@ -270,8 +257,7 @@ def test_an_optimizer_of_other_parameters_is_refused(harness: Harness, tmp_path:
 @pytest.mark.clause("C-16")
 def test_a_checkpoint_of_another_backend_is_refused(harness: Harness, tmp_path: Path) -> None:
     run, folder = saved(harness, tmp_path)
-    path = folder / "checkpoint.json"
-    path.write_text(json.dumps({**read_index(folder), "backend": "another"}))
+    rewrite_index(folder, backend="another")
     options: dict[str, Any]
     for options in ({}, {"weights_only": True}):
         assert "another" in refuse(run.trainer, folder, **options)
@@ -326,3 +312,33 @@ def test_a_damaged_index_is_refused(harness: Harness, tmp_path: Path, kind: str)
     shutil.rmtree(folder)
     folder.mkdir()
     assert "holds no checkpoint.json" in refuse(run.trainer, folder)
+
+
+@pytest.mark.clause("C-17", "C-10")
+def test_every_changed_byte_and_every_cut_is_noticed(harness: Harness, tmp_path: Path) -> None:
+    run, folder = saved(harness, tmp_path, schedule="step")
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        places = range(0, len(content), 1 + len(content) // 1000)  # every byte, of all but the largest files
+        damaged = [
+            content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :] for place in places
+        ]
+        damaged += [content[: len(content) * tenth // 10] for tenth in range(10)]
+        for number, other in enumerate(damaged):
+            path.write_bytes(other)
+            try:
+                run.trainer.load_checkpoint(folder)
+            except CheckpointError:
+                continue
+            pytest.fail(f"{path.name}, damage {number} of {len(damaged)}: not noticed")
+        path.write_bytes(content)
+    run.trainer.load_checkpoint(folder)
+
+
+@pytest.mark.clause("C-17")
+def test_the_digest_of_the_index_is_as_the_specification_says(harness: Harness, tmp_path: Path) -> None:
+    _, folder = saved(harness, tmp_path)
+    content = (folder / "checkpoint.json").read_text()
+    said = read_index(folder)["sha256"]
+    assert content.count(said) == 1
+    assert said == hashlib.sha256(content.replace(said, "0" * 64).encode()).hexdigest()

@@ -26,6 +26,7 @@ class Trace:
         """One line: the event, the learning rate, the records' names, the checkpoints."""
         rate = self.run.harness.learning_rate(self.run.optimizer)
         names = ",".join(self.run.trainer.get_records()) or "-"
+        self.run.trainer.wait_for_checkpoint()
         saved = ",".join(sorted(path.name for path in self.folder.glob("*"))) or "-"
         self.lines.append(f"{event} lr={rate:g} {names} {saved}")
 

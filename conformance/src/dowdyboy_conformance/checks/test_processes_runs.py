@@ -12,6 +12,7 @@ import pytest
 from dowdyboy_conformance import _scenarios_of_runs as scenarios
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import build
+from dowdyboy_conformance._resuming import assert_equal, outcome
 from dowdyboy_conformance._together import Together, start
 
 several = pytest.mark.parametrize("processes", [2, 3])
@@ -91,6 +92,28 @@ def test_a_resumed_run_of_several_is_bitwise_the_uninterrupted_one(together: Tog
     for path in sorted((whole / "checkpoint/last_epoch_3").iterdir()):
         assert (parts / "checkpoint/last_epoch_3" / path.name).read_bytes() == path.read_bytes(), path.name
     assert "resumed from" in (parts / "default_run.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.clause("W-19", "C-18", "C-19")
+@several
+def test_a_signal_to_one_process_stops_all_at_the_same_batch(together: Together, processes: int) -> None:
+    ranks = together(processes, "stopping")
+    batches = -(-7 // processes)
+    assert ranks[0] == {"train": [143, 1, 2, None], "val": [143, 1, batches, 1]}
+    assert all(seen == ranks[0] for seen in ranks)
+    out_dir = together.of(processes) / "stopping"
+    whole = outcome(out_dir / "whole")
+    for name in ranks[0]:
+        assert_equal(outcome(out_dir / name), whole)
+
+
+@pytest.mark.clause("W-19", "C-18")
+def test_spawn_ends_as_its_processes_were_stopped(harness: Harness, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        start(harness, 2, scenarios.signalled, str(tmp_path))
+    assert caught.value.code == 143
+    [last] = (tmp_path / "checkpoint").glob("last_epoch_*")
+    assert last.name != "last_epoch_500"
 
 
 @pytest.mark.clause("W-17", "C-4")

@@ -9,71 +9,10 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_conformance._data import Augmented
 from dowdyboy_conformance._harness import Harness
-from dowdyboy_conformance._problem import Run, build
+from dowdyboy_conformance._problem import build
+from dowdyboy_conformance._resuming import assert_equal, go, outcome, start
 from dowdyboy_core import CheckpointError
-
-
-class Killed(Exception):
-    """Stops a run where a kill would have."""
-
-
-def start(harness: Harness, out_dir: Path, workers: int = 0, **changed: Any) -> Run:
-    """A run with everything in it that is random or has a state."""
-    settings: dict[str, Any] = {
-        "epoch": 3,
-        "optimizer": "adam",
-        "schedule": "step",
-        "shuffle": True,
-        "dropout": 0.3,
-        "batch_norm": True,
-        "enable_save_checkpoint": True,
-        "save_best": True,
-        "dataset": Augmented(harness, 12),
-        "workers": workers,
-        **changed,
-    }
-    return build(harness, out_dir, **settings)
-
-
-def go(run: Run, kill_at: int | None = None) -> None:
-    """Fits, logging at each step; ``kill_at`` is the step within which it is killed."""
-
-    def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
-        loss = run.train_step(trainer, bat, bat_idx, global_step)
-        trainer.log({"loss": loss}, global_step)
-        trainer.set_records({"seen": loss})
-        if global_step == kill_at:
-            raise Killed
-        return loss
-
-    def end(trainer: Any, ep: int) -> None:
-        seen = trainer.get_records()["seen"]
-        trainer.log({"end": ep, "seen": len(seen), "sum": seen.sum()}, trainer.global_step)
-
-    try:
-        run.trainer.fit(step, run.val_step, end)
-    except Killed:
-        assert kill_at is not None
-
-
-def outcome(out_dir: Path, epoch: int = 3) -> dict[str, Any]:
-    """All that a run leaves, to be compared bit by bit."""
-    found: dict[str, Any] = {"metrics": (out_dir / "metrics.jsonl").read_text()}
-    folders = sorted(path.name for path in (out_dir / "checkpoint").iterdir())
-    found["folders"] = folders
-    for folder in folders:
-        for path in (out_dir / "checkpoint" / folder).iterdir():
-            found[f"{folder}/{path.name}"] = path.read_bytes()
-    assert f"last_epoch_{epoch}" in folders
-    return found
-
-
-def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert sorted(found) == sorted(expected)
-    unequal = [name for name in expected if found[name] != expected[name]]
-    assert unequal == []
 
 
 @pytest.mark.clause("C-7", "C-6", "C-11", "B-9", "G-4", "D-5", "S-4")
@@ -228,6 +167,7 @@ def test_save_steps_refreshes_the_last_checkpoint(
     seen: list[int] = []
 
     def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        trainer.wait_for_checkpoint()
         path = tmp_path / "checkpoint" / "last_epoch_1" / "checkpoint.json"
         index = json.loads(path.read_text()) if path.exists() else {"train_step": 0, "batch": 0, "epoch": 0}
         assert (index["batch"], index["epoch"]) == (index["train_step"], 0)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ._errors import CheckpointError
-from ._files import FolderReader, Weights, read_index, tidy, write_folder
+from ._files import Content, FolderReader, Weights, prepare, read_index, remove_folder, tidy, write_folder
 
-_NAME = re.compile(r"(epoch|last_epoch|best_epoch)_([1-9]\d*)")
+_KINDS = ("epoch", "last_epoch", "best_epoch")
+_NAME = re.compile(rf"({'|'.join(_KINDS)})_([1-9]\d*)")
 
 
 @dataclass
@@ -29,6 +30,42 @@ class Snapshot:
     weights: dict[str, Weights] = field(default_factory=dict)
     trees: dict[str, Any] = field(default_factory=dict)
 
+    def content(self) -> Content:
+        """What its folder will hold.
+
+        Raises:
+            CheckpointError: something can't be stored.
+        """
+        return prepare(self.index, self.weights, self.trees)
+
+
+_COUNTS = ("run", "world_size", "metrics_bytes", "epoch", "batch", "train_step", "val_step")
+_TEXTS = ("dowdyboy", "backend", "backend_version", "python", "name", "precision", "best_type")
+_TREES = {"rng": list, "records": dict, "scaler": dict}
+
+
+def _check_index(folder: Path, index: Mapping[str, Any]) -> None:
+    """Refuses an index that says something of another kind than this version writes."""
+    wrong = [name for name in _COUNTS if not _is_count(index.get(name))]
+    wrong += [name for name in _TEXTS if not isinstance(index.get(name), str)]
+    if not (index.get("val_batch", 0) is None or _is_count(index.get("val_batch"))):
+        wrong.append("val_batch")
+    if not (index.get("best", "") is None or _is_finite(index.get("best"))):
+        wrong.append("best")
+    if wrong:
+        raise CheckpointError(
+            f"checkpoint.json in {str(folder)!r} has no {wrong[0]} of the right kind: "
+            f"{index.get(wrong[0], 'nothing')!r:.80}. Use another checkpoint."
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
 
 def read_snapshot(folder: Path, *, weights_only: bool = False) -> Snapshot:
     """Reads a whole checkpoint, every file checked against its digest.
@@ -37,10 +74,16 @@ def read_snapshot(folder: Path, *, weights_only: bool = False) -> Snapshot:
         CheckpointError: it is missing, damaged or not ours.
     """
     reader = FolderReader(folder)
+    if not weights_only:
+        _check_index(folder, reader.index)
     stems = {Path(name).stem for name in reader.names()}
     trees = {name for name in stems if f"{name}.json" in reader.names()}
     weights = {name: reader.weights(name) for name in sorted(stems - trees)}
-    return Snapshot(reader.index, weights, {} if weights_only else {name: reader.tree(name) for name in sorted(trees)})
+    found = {} if weights_only else {name: reader.tree(name) for name in sorted(trees)}
+    for name, kind in () if weights_only else _TREES.items():
+        if not isinstance(found.get(name), kind):
+            raise CheckpointError(f"{str(folder)!r} has no {name}.json of the right kind. Use another checkpoint.")
+    return Snapshot(reader.index, weights, found)
 
 
 class CheckpointFolder:
@@ -51,10 +94,27 @@ class CheckpointFolder:
         self._warn = warn
 
     def tidy(self) -> None:
-        """Clears away what a killed run left half-written."""
+        """Clears away what a killed run left: a checkpoint that is half-written, or whose successor is there."""
         tidy(self.path)
+        for kind in ("last_epoch", "best_epoch"):
+            if len(self._folders(kind)) > 1:
+                self._keep_newest(kind)
 
-    def save(self, kind: str, epoch: int, snapshot: Snapshot) -> bool:
+    def _keep_newest(self, kind: str) -> None:
+        by_age = [path for _, _, path in sorted(self._ages(kind), reverse=True)]
+        whole = next((path for path in by_age if self._is_whole(path)), None)
+        for path in by_age[by_age.index(whole) + 1 :] if whole is not None else ():
+            remove_folder(path)
+
+    def _is_whole(self, path: Path) -> bool:
+        try:
+            FolderReader(path).verify()
+        except CheckpointError as error:
+            self._warn(f"Checkpoint {str(path)!r} is not usable and is passed over: {error}")
+            return False
+        return True
+
+    def save(self, kind: str, epoch: int, content: Content) -> bool:
         """Writes ``{kind}_{epoch}``; of ``last_epoch`` and ``best_epoch`` the older one goes afterwards.
 
         A disk that won't have it is reported, and the older checkpoints stay.
@@ -64,10 +124,10 @@ class CheckpointFolder:
         """
         folder = self.path / f"{kind}_{epoch}"
         try:
-            write_folder(folder, snapshot.index, snapshot.weights, snapshot.trees)
+            write_folder(folder, content)
             if kind != "epoch":
                 for other in self._folders(kind) - {folder}:
-                    shutil.rmtree(other)
+                    remove_folder(other)
         except OSError as error:
             self._warn(f"Checkpoint {str(folder)!r} could not be saved: {error}. Training goes on without it.")
             return False
@@ -91,17 +151,25 @@ class CheckpointFolder:
                 self._warn(f"Checkpoint {str(path)!r} is not usable and is passed over: {error}")
         return None
 
+    def best(self) -> Mapping[str, Any] | None:
+        """What the index of the best checkpoint says, if there is one and it is whole."""
+        for path in sorted(self._folders("best_epoch")):
+            if self._is_whole(path):
+                return read_index(path)
+        return None
+
     def last_run(self) -> int:
         """The number of the newest run that has a checkpoint here; 0 if there is none."""
         return max((age[0] for age, _, _ in self._ages()), default=0)
 
-    def _ages(self) -> list[tuple[tuple[int, int, int], str, Path]]:
-        """Run, epoch and batch of each checkpoint, its name and its path: what orders them without asking a clock."""
+    def _ages(self, *kinds: str) -> list[tuple[tuple[int, int, int, int], str, Path]]:
+        """How far each checkpoint had come, its name and its path: what orders them without asking a clock."""
         found = []
-        for path in sorted(self._folders("epoch") | self._folders("last_epoch") | self._folders("best_epoch")):
+        for path in sorted(path for kind in kinds or _KINDS for path in self._folders(kind)):
             try:
                 index = read_index(path)
-                age = (int(index["run"]), int(index["epoch"]), int(index["batch"]))
+                in_validation = -1 if index["val_batch"] is None else int(index["val_batch"])
+                age = (int(index["run"]), int(index["epoch"]), int(index["batch"]), in_validation)
             except (CheckpointError, KeyError, TypeError, ValueError) as error:
                 self._warn(f"Checkpoint {str(path)!r} is not usable and is passed over: {error}")
                 continue

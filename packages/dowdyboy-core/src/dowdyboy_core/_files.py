@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ._errors import CheckpointError
 from ._state import Array, decode, encode
@@ -21,33 +23,62 @@ FORMAT_VERSION = 1
 UNFINISHED = ".unfinished-"
 REPLACED = ".replaced-"
 
+_MAX_INDEX_BYTES = 2**24  # thousands of times what any checkpoint of ours has
+_NO_DIGEST = "0" * 64
+
 Weights = dict[str, Array]
 
 
-def write_folder(
-    folder: Path, index: Mapping[str, Any], weights: Mapping[str, Weights], trees: Mapping[str, Any]
-) -> None:
-    """Writes a folder so that it is there whole or not at all, also if the machine dies half-way.
+Write = Callable[[], Iterator[Any]]
+"""Yields the content of a file in pieces."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a folder will hold, ready to be written as often as one likes, by any thread.
+
+    Attributes:
+        index: what ``checkpoint.json`` says besides format, files and its digest.
+        writers: the other files by name.
+    """
+
+    index: Mapping[str, Any]
+    writers: Mapping[str, Write]
+
+
+def prepare(index: Mapping[str, Any], weights: Mapping[str, Weights], trees: Mapping[str, Any]) -> Content:
+    """Brings state into the form that files have, without touching the disk or copying an array.
 
     Args:
-        folder: its path; an older folder there goes once the new one is in its place.
         index: what ``checkpoint.json`` says besides format and files.
         weights: flat arrays by file name; each becomes ``NAME.safetensors``.
         trees: trees by file name; each becomes ``NAME.json``, with ``NAME.safetensors`` beside it for its arrays.
 
     Raises:
         CheckpointError: something in a tree can't be stored.
+    """
+    return Content(index, _writers(weights, trees))
+
+
+def write_folder(folder: Path, content: Content) -> None:
+    """Writes a folder so that it is there whole or not at all, also if the machine dies half-way.
+
+    Args:
+        folder: its path; an older folder there goes once the new one is in its place.
+        content: what it is to hold.
+
+    Raises:
         OSError: the disk won't have it; nothing of the new folder stays.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    writers = _writers(weights, trees)  # before anything touches the disk: it may refuse
     unfinished = folder.with_name(UNFINISHED + folder.name)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
-        files = {name: _write_file(unfinished / name, write) for name, write in writers.items()}
-        whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **index, "files": files}
-        _write_file(unfinished / INDEX, _json_writer(whole))
+        files = {name: _write_file(unfinished / name, write) for name, write in content.writers.items()}
+        whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **content.index, "files": files}
+        sealed = _sealed(whole)
+        _write_file(unfinished / INDEX, lambda: iter([sealed]))
         _sync_folder(unfinished)
         _put_in_place(unfinished, folder)
     except BaseException:
@@ -63,6 +94,14 @@ def _put_in_place(unfinished: Path, folder: Path) -> None:
     unfinished.rename(folder)
     _sync_folder(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder so that half of it never looks like one if the process is killed in between."""
+    hidden = folder.with_name(UNFINISHED + folder.name)
+    if hidden.exists():
+        shutil.rmtree(hidden, ignore_errors=True)
+    shutil.rmtree(folder.rename(hidden))
 
 
 def tidy(parent: Path) -> None:
@@ -84,7 +123,8 @@ def read_index(folder: Path) -> dict[str, Any]:
         CheckpointError: there is none, or it isn't ours.
     """
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        content = _read_index(folder / INDEX)
+        index = json.loads(content)
     except FileNotFoundError:
         raise CheckpointError(
             f"{str(folder)!r} holds no {INDEX}. Give the folder of one checkpoint, such as out_dir/checkpoint/epoch_1."
@@ -101,7 +141,43 @@ def read_index(folder: Path) -> dict[str, Any]:
             f"{str(folder)!r} has format version {index.get('format_version')!r}; this dowdyboy reads "
             f"{FORMAT_VERSION}. Read it with the version that wrote it: {index.get('dowdyboy')!r}."
         )
+    if index.get("sha256") != _digest_of_index(content, index.get("sha256")):
+        raise CheckpointError(
+            f"{str(folder / INDEX)!r} doesn't match its own digest: it is damaged, or was changed by hand. "
+            "Use another checkpoint."
+        )
     return index
+
+
+def _read_index(path: Path) -> bytes:
+    size = _regular_size(path)
+    if size > _MAX_INDEX_BYTES:
+        raise ValueError(f"it has {size} bytes, and no index has more than {_MAX_INDEX_BYTES}")
+    return path.read_bytes()
+
+
+def _regular_size(path: Path) -> int:
+    """The size of a file that can be read to its end, which a pipe or a device can not."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is no regular file")
+    return found.st_size
+
+
+def _sealed(index: Mapping[str, Any]) -> bytes:
+    """The index as it is in its file, with the digest of the file's own bytes in it.
+
+    The digest is that of the bytes with 64 zeros in its own place.
+    """
+    blank = _json({**index, "sha256": _NO_DIGEST})
+    seal = hashlib.sha256(blank).hexdigest().encode()
+    return seal.join(blank.rsplit(_NO_DIGEST.encode(), 1))
+
+
+def _digest_of_index(content: bytes, said: Any) -> str:
+    if not isinstance(said, str) or len(said) != len(_NO_DIGEST):
+        return ""
+    return hashlib.sha256(_NO_DIGEST.encode().join(content.rsplit(said.encode(), 1))).hexdigest()
 
 
 class FolderReader:
@@ -142,9 +218,10 @@ class FolderReader:
             raise CheckpointError(f"{str(self._folder)!r} has no {name}. Use another checkpoint.")
         path = self._folder / name
         try:
-            if path.stat().st_size != said.get("bytes"):  # before reading, so that nothing huge is read in vain
+            size = _regular_size(path)
+            if size != said.get("bytes"):  # before reading, so that nothing huge is read in vain
                 raise CheckpointError(
-                    f"{str(path)!r} has {path.stat().st_size} bytes instead of {said.get('bytes')}: it is damaged. "
+                    f"{str(path)!r} has {size} bytes instead of {said.get('bytes')}: it is damaged. "
                     "Use another checkpoint."
                 )
             content = path.read_bytes()
@@ -170,10 +247,6 @@ def _parse_safetensors(content: bytes, name: str) -> Weights:
     return {key: Array(entry["dtype"], tuple(entry["shape"]), entry["data"]) for key, entry in entries}
 
 
-Write = Callable[[], Iterator[Any]]
-"""Yields the content of a file in pieces."""
-
-
 def _writers(weights: Mapping[str, Weights], trees: Mapping[str, Any]) -> dict[str, Write]:
     writers: dict[str, Write] = {f"{name}.safetensors": _safetensors_writer(item) for name, item in weights.items()}
     for name, tree in trees.items():
@@ -185,8 +258,12 @@ def _writers(weights: Mapping[str, Weights], trees: Mapping[str, Any]) -> dict[s
 
 
 def _json_writer(value: Any) -> Write:
-    content = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1).encode() + b"\n"
+    content = _json(value)
     return lambda: iter([content])
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1).encode() + b"\n"
 
 
 def _safetensors_writer(arrays: Weights) -> Write:
@@ -228,18 +305,16 @@ _ELEMENT_BYTES = {
 def _write_file(path: Path, write: Write) -> dict[str, Any]:
     digest = hashlib.sha256()
     size = 0
-    with path.open("xb") as file:
+    # Without a buffer: a process that is forked meanwhile, for a loader, would write out its copy of it once more.
+    with path.open("xb", buffering=0) as file:
         for piece in write():
-            file.write(piece)
+            rest = memoryview(piece)
+            while rest:  # the system takes at most 2 GiB at a time
+                rest = rest[file.write(rest) :]
             digest.update(piece)
             size += len(piece)
-        _sync(file)
+        os.fsync(file.fileno())
     return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral
@@ -17,7 +16,7 @@ from typing import Any
 from ._backend import Backend
 from ._checkpoint import numbered
 from ._errors import CheckpointError, ConfigError
-from ._files import REPLACED, UNFINISHED, FolderReader, Weights, read_index, tidy, write_folder
+from ._files import REPLACED, FolderReader, Weights, prepare, read_index, remove_folder, tidy, write_folder
 from ._state import describe_differences
 from ._version import __version__
 
@@ -108,7 +107,7 @@ def _save(backend: Backend, stem: str, step: Any, dir_path: Any, model_list: Any
         tidy(parent)
         order = 1 + max((order for order, _ in _saved(parent, stem)), default=0)
         index = {"dowdyboy": __version__, "backend": backend.name, "backend_version": backend.version}
-        write_folder(folder, {**index, "step": number, "order": order}, weights, trees)
+        write_folder(folder, prepare({**index, "step": number, "order": order}, weights, trees))
     except OSError as error:
         raise CheckpointError(
             f"{str(folder)!r} can't be written: {error}. Older checkpoints are whole. Make room, or give another "
@@ -156,8 +155,7 @@ def _saved(parent: Path, stem: str) -> list[tuple[int, Path]]:
 def _clear_away(paths: Iterable[Path]) -> None:
     for path in list(paths):
         try:
-            # First out of sight: half a checkpoint must not look like one if the process is killed in between.
-            shutil.rmtree(path.rename(path.with_name(UNFINISHED + path.name)))
+            remove_folder(path)
         except OSError as error:
             warnings.warn(f"The old checkpoint {str(path)!r} can't be removed: {error}", RuntimeWarning, stacklevel=4)
 

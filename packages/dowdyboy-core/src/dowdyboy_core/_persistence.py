@@ -10,8 +10,11 @@ from ._backend import Backend
 from ._checkpoint import Snapshot, read_snapshot
 from ._config import TrainerConfig
 from ._errors import CheckpointError, SetupError
+from ._files import Content
 from ._saving import Position, apply_all, apply_weights, position_of, take_snapshot
+from ._stopping import Stopped, Stopping
 from ._surface import Surface
+from ._writer import Writer
 from .rand import derive_seed
 
 
@@ -24,6 +27,8 @@ class Persistence(Surface):
         self._curves_end: int | None = None  # length of metrics.jsonl at the resumed checkpoint, if that is our own
         self._run = 1
         self._unsaved: dict[str, str] = {}
+        self._writer = Writer()
+        self._stopping = Stopping(backend.gather, backend.rank, backend.world_size)
 
     def load_checkpoint(self, checkpoint_dir: str | os.PathLike[str], *, weights_only: bool = False) -> None:
         """Takes up what a checkpoint holds; the next ``fit`` goes on where the saved one stopped.
@@ -36,7 +41,12 @@ class Persistence(Surface):
             CheckpointError: it is missing, damaged, or doesn't fit the models and optimizers that were set.
         """
         folder = Path(checkpoint_dir)
+        self._writer.wait()
         self._load(folder, read_snapshot(folder, weights_only=weights_only), weights_only)
+
+    def wait_for_checkpoint(self) -> None:
+        """Waits until the checkpoint under way, which is written beside the training, is on the disk."""
+        self._writer.wait()
 
     def _load(self, folder: Path, snapshot: Snapshot, weights_only: bool) -> None:
         if not self._parts.models:
@@ -60,6 +70,8 @@ class Persistence(Surface):
             return
         # Within an epoch the batches that all processes had done are skipped, as nearly as the new number allows.
         self._position.batch = self._position.batch * before // self.world_size
+        if self._position.val_batch is not None:
+            self._position.val_batch = self._position.val_batch * before // self.world_size
         self._warn(
             f"The checkpoint was saved by {before} processes and this run has {self.world_size}: it goes on, but not "
             "with the numbers that an uninterrupted run would have had."
@@ -80,6 +92,17 @@ class Persistence(Surface):
             self._position, self._epoch = Position(best=best), 0
         if self.is_main_process():
             self._begin_files()
+        if self._resumed is not None and self.config.save_best and self.config.enable_save_checkpoint:
+            self._position.best = self._backend.gather(self._best_of_all())[0]
+
+    def _best_of_all(self) -> float | None:
+        """The best value: of the resumed checkpoint, or of a better one that lies there from a later epoch."""
+        found = self._checkpoints.best() if self.is_main_process() else None
+        if found is not None and found.get("best_type") == self.config.save_best_type:
+            value = found.get("best")
+            if isinstance(value, float) and self._improves(value):
+                return value
+        return self._position.best
 
     def _begin_files(self) -> None:
         """Has the files go on from the resumed checkpoint, or begin a run of their own."""
@@ -91,6 +114,8 @@ class Persistence(Surface):
                     f"{str(self._checkpoints.path)!r} holds checkpoints of an earlier run, which those of this one "
                     "will replace one by one. Give another out_dir to keep them, or resume='auto' to go on."
                 )
+            if self.config.resume == "auto" and not before:
+                self._curves_end = 0  # what a run drew that was killed before its first checkpoint
         else:
             self._run = max(before, int(self._resumed.index["run"]))
         if self._curves_end is not None:
@@ -146,9 +171,7 @@ class Persistence(Surface):
         kinds += ["last_epoch"] if self.config.save_last else []
         kinds += ["best_epoch"] if best else []
         if kinds:
-            snapshot = self._snapshot()
-            for kind in kinds:
-                self._save(kind, ep, snapshot)
+            self._save(kinds, ep, self._snapshot())
         if best:
             self.print(f"epoch {ep} is the best so far: {value:.6g}")
 
@@ -157,6 +180,9 @@ class Persistence(Surface):
         if not math.isfinite(value):
             self._warn(f"The value that decides the best is {value} in epoch {self._epoch}, and so it isn't the best.")
             return False
+        return self._improves(value)
+
+    def _improves(self, value: float) -> bool:
         best = self._position.best
         return best is None or (value < best if self.config.save_best_type == "min" else value > best)
 
@@ -167,7 +193,26 @@ class Persistence(Surface):
         """
         every, step = self.config.save_steps, self._position.train_step
         if every is not None and self.config.enable_save_checkpoint and step // every > (step - closing) // every:
-            self._save("last_epoch", ep, self._snapshot())
+            self._save(["last_epoch"], ep, self._snapshot())
+
+    def _stop_if_asked(self, ep: int, signum: int | None) -> None:
+        """Saves and ends the run if there is a signal to stop for, in all processes alike.
+
+        Raises:
+            Stopped: it is saved, as far as the disk has it and ``enable_save_checkpoint`` allows.
+        """
+        if signum is None:
+            return
+        if self.config.enable_save_checkpoint:
+            self._save(["last_epoch"], ep, self._snapshot())
+            self._writer.wait()
+        saved = self.config.enable_save_checkpoint and not self._unsaved
+        self.print(
+            f"stopped by signal {signum} in epoch {ep}, "
+            + ("saved; resume='auto' goes on from here" if saved else "and this point is NOT saved")
+        )
+        self._backend.barrier()  # the first process that is gone may take the others with it
+        raise Stopped(signum)
 
     def _snapshot(self) -> Snapshot:
         about = {
@@ -176,18 +221,27 @@ class Persistence(Surface):
             "seed": self.config.seed,
             "precision": self._precision,
             "metrics_bytes": self._metrics.size(),
+            "best_type": self.config.save_best_type,
         }
         scaler, streams, records = self._stepper.scaler, self._streams, self._records
         return take_snapshot(self._backend, self._parts, self._position, scaler, streams, records, about)
 
-    def _save(self, kind: str, ep: int, snapshot: Snapshot) -> None:
+    def _save(self, kinds: list[str], ep: int, snapshot: Snapshot) -> None:
+        """Hands a snapshot over to be written; the training goes on meanwhile."""
         if self.is_main_process():
+            content = snapshot.content()  # here, since it may refuse
+            self._writer.start(lambda: self._write(kinds, ep, content))
+
+    def _write(self, kinds: list[str], ep: int, content: Content) -> None:
+        self._metrics.sync()  # the checkpoint counts on what it has
+        for kind in kinds:
             self._unsaved.pop(kind, None)
-            if not self._checkpoints.save(kind, ep, snapshot):
+            if not self._checkpoints.save(kind, ep, content):
                 self._unsaved[kind] = f"{kind}_{ep}"
 
     def _check_saved(self) -> None:
         """Ends a fit whose last checkpoint could not be written with an error, once everything else is done."""
+        self._writer.wait()
         if self._unsaved:
             names = ", ".join(sorted(self._unsaved.values()))
             raise CheckpointError(

@@ -29,13 +29,19 @@ class Position:
         train_step: training steps so far.
         val_step: validation steps so far.
         best: the best value so far, None before there was one.
+        val_batch: validation batches that are done of the next epoch, in this process; None while it trains.
     """
 
     epoch: int = 0
     batch: int = 0
+    val_batch: int | None = None
     train_step: int = 0
     val_step: int = 0
     best: float | None = None
+
+    def end_epoch(self, epoch: int) -> None:
+        """Notes that an epoch is over."""
+        self.epoch, self.batch, self.val_batch = epoch, 0, None
 
 
 def take_snapshot(
@@ -127,14 +133,22 @@ def apply_all(
     """
     _check_weights(backend, parts, snapshot, folder)
     optimizers, schedules = _check_optimizers(parts, snapshot, folder)
-    _apply_optimizers(backend, parts, optimizers)
+    before = _states(backend, parts)
+    try:
+        _load_states(backend, parts, optimizers, schedules)
+        scaler.load_state(snapshot.trees["scaler"])
+        # They are those of all processes: one of them takes them up, and gathering brings them into order.
+        records.load_state(snapshot.trees["records"] if backend.rank == 0 else {})
+    except Exception as error:
+        _load_states(backend, parts, *before)
+        records.clear()
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{str(folder)!r} holds a state that can't be taken up: {type(error).__name__}: {error}. Nothing was "
+            "loaded. Use another checkpoint, or load the weights alone with weights_only=True."
+        ) from error
     apply_weights(backend, parts, snapshot, folder)
-    for scheduler, state in zip(parts.schedulers, schedules, strict=True):
-        if scheduler is not None:
-            backend.load_scheduler_state(scheduler, state)
-    scaler.load_state(snapshot.trees["scaler"])
-    # They are those of all processes: one of them takes them up, and gathering brings them into order.
-    records.load_state(snapshot.trees["records"] if backend.rank == 0 else {})
 
 
 def _check_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder: Path) -> dict[str, Any]:
@@ -181,16 +195,17 @@ def _check_optimizers(parts: Assembly, snapshot: Snapshot, folder: Path) -> tupl
     return optimizers, schedules
 
 
-def _apply_optimizers(backend: Backend, parts: Assembly, states: list[Any]) -> None:
-    """Loads each optimizer; if a later one refuses its state, the earlier ones get back what they had."""
+def _states(backend: Backend, parts: Assembly) -> tuple[list[Any], list[Any]]:
+    """The states of the optimizers and of their schedulers, to put back if others are refused half-way."""
     names = parts.parameter_names()
-    replaced: list[tuple[Any, Any]] = []
-    try:
-        for optimizer, state in zip(parts.optimizers, states, strict=True):
-            before = backend.optimizer_state(optimizer, names) if len(states) > 1 else None
-            backend.load_optimizer_state(optimizer, names, state)
-            replaced.append((optimizer, before))
-    except CheckpointError:
-        for optimizer, before in replaced:
-            backend.load_optimizer_state(optimizer, names, before)
-        raise
+    optimizers = [backend.optimizer_state(optimizer, names) for optimizer in parts.optimizers]
+    return optimizers, [None if item is None else backend.scheduler_state(item) for item in parts.schedulers]
+
+
+def _load_states(backend: Backend, parts: Assembly, optimizers: list[Any], schedules: list[Any]) -> None:
+    names = parts.parameter_names()
+    for optimizer, state in zip(parts.optimizers, optimizers, strict=True):
+        backend.load_optimizer_state(optimizer, names, state)
+    for scheduler, state in zip(parts.schedulers, schedules, strict=True):
+        if scheduler is not None:
+            backend.load_scheduler_state(scheduler, state)

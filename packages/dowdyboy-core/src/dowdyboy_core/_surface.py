@@ -6,6 +6,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,10 @@ class Surface:
         self._stepper = Stepper(backend, config.accumulate_steps, config.clip_grad_norm)
         self._stepper.scaler = LossScaler(enabled=self._precision == "fp16")
         self._viewer_folder = self._out_dir / "log"
-        self._metrics = MetricLog(self._out_dir / "metrics.jsonl", self._viewer_folder, self._open_tracker)
+        # Nothing that closes the files at the end may hold the trainer: it would never end before the program does.
+        warn = partial(self._run_log.write, level=logging.WARNING)
+        open_tracker = partial(_open_tracker, config, backend, self._viewer_folder)
+        self._metrics = MetricLog(self._out_dir / "metrics.jsonl", self._viewer_folder, open_tracker, warn)
         weakref.finalize(self, _close, self._run_log, self._metrics)
         self._checkpoints = CheckpointFolder(self._out_dir / "checkpoint", self._warn)
         self._position = Position()
@@ -243,12 +247,12 @@ class Surface:
             )
         return precision
 
-    def _open_tracker(self) -> Tracker | None:
-        asked = self.config.log_with
-        if asked == "none" or not self._backend.trackers:
-            return None
-        name = self._backend.trackers[0] if asked == "auto" else asked
-        return self._backend.open_tracker(name, self._viewer_folder)
+
+def _open_tracker(config: TrainerConfig, backend: Backend, folder: Path) -> Tracker | None:
+    asked = config.log_with
+    if asked == "none" or not backend.trackers:
+        return None
+    return backend.open_tracker(backend.trackers[0] if asked == "auto" else asked, folder)
 
 
 def _close(*files: log_module.RunLog | MetricLog) -> None:

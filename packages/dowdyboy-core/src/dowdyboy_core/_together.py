@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 from ._errors import SetupError
+from ._stopping import SIGNALS, Stopped, Stopping
 
 _END = "the end of the program"
 
@@ -82,17 +83,36 @@ def wait_for_spawned(spawned: Spawned) -> None:
     another one in a collective comes to no handler of Python's: they, and who waits for them, would stay for ever.
     """
     failed = None
+
+    def pass_on() -> None:
+        for process in spawned.processes:
+            if process.is_alive():
+                process.terminate()
+
+    here = Stopping(list, rank=0, world_size=1, then=pass_on)
     try:
-        running = dict(spawned.sentinels)
-        while running and failed is None:
-            ended = [running.pop(sentinel) for sentinel in wait(list(running))]
-            failed = next((index for index in ended if _status(spawned.processes[index])), None)
+        with here.listening():
+            running = dict(spawned.sentinels)
+            while running and failed is None:
+                ended = [running.pop(sentinel) for sentinel in wait(list(running))]
+                failed = next((index for index in ended if _status(spawned.processes[index])), None)
+            stopped = here.received or _signal_of(failed, spawned.processes)
+            if stopped is not None:  # the others are at their end, too, and write what is left
+                wait(list(running), None if here.received else _GRACE)
     finally:
         _end(spawned.processes)
+    if stopped is not None:
+        raise Stopped(stopped)
     if failed is not None:  # the others have failed since, which is not what to report
         spawned.sentinels = {spawned.processes[failed].sentinel: failed}
     while not spawned.join():
         pass
+
+
+def _signal_of(failed: int | None, processes: list[BaseProcess]) -> int | None:
+    """The signal for which a process has stopped in order, and with it all the others."""
+    status = 0 if failed is None else processes[failed].exitcode
+    return next((signum for signum in SIGNALS if status == 128 + signum), None)
 
 
 def _status(process: BaseProcess) -> int | None:
@@ -123,6 +143,8 @@ def in_step(world_size: int) -> Iterator[None]:
     with apart_on_error():
         try:
             yield
+        except Stopped:  # which all processes do together
+            raise
         except SystemExit as error:
             _apart = True
             if world_size > 1 and not error.code:

@@ -29,6 +29,7 @@ from ._optim import windows
 from ._persistence import Persistence
 from ._progress import Progress, show_progress
 from ._records import Records
+from ._stopping import Stopped
 from ._together import in_step, meet
 
 __all__ = ["Trainer", "TrainerConfig"]
@@ -74,10 +75,11 @@ class Trainer(Persistence):
             ConfigError: a hook can't be called that way.
             SetupError: something that the run needs was not set, or a record that decides the best is missing.
             CheckpointError: the last checkpoint could not be saved (everything else is done by then).
+            SystemExit: SIGTERM (status 143) or Ctrl-C (130) came; the run is saved at the batch it had come to.
         """
         self._check_fit(train_step, val_step, on_epoch_end)
         meet(self._backend.gather, self.rank, "fit")
-        with in_step(self.world_size):
+        with self._stopping.listening(), in_step(self.world_size):
             self._begin_fit()
             if self._position.epoch >= self.config.epoch:
                 self.print(f"nothing is left to train: {self._position.epoch} of {self.config.epoch} epochs are done")
@@ -85,17 +87,22 @@ class Trainer(Persistence):
                 for ep in range(self._position.epoch + 1, self.config.epoch + 1):
                     self._epoch = ep
                     self._run_epoch(ep, train_step, val_step, on_epoch_end)
+                signum = self._stopping.at_end()
             finally:
                 self._loss = None
                 self._metrics.close()
                 self._resumed = None
+                self._writer.wait()
         self._check_saved()
+        if signum is not None:
+            raise Stopped(signum)
 
     def _run_epoch(
         self, ep: int, train_step: Step, val_step: Step | None, on_epoch_end: Callable[[Any, int], Any] | None
     ) -> None:
         self.print(f"======= epoch {ep}/{self.config.epoch} begin =======")
-        self._train(ep, train_step)
+        if self._position.val_batch is None:
+            self._train(ep, train_step)
         if val_step is not None and ep % self.config.val_interval == 0:
             self._validate(ep, val_step)
         if self.config.auto_schedule:
@@ -104,7 +111,7 @@ class Trainer(Persistence):
         value = self._follow_value(ep)
         if on_epoch_end is not None:
             on_epoch_end(self, ep)
-        self._position.epoch, self._position.batch = ep, 0
+        self._position.end_epoch(ep)
         self._save_epoch(ep, value)
         self._records.clear()
         if self.config.auto_free:
@@ -127,6 +134,7 @@ class Trainer(Persistence):
                 progress.advance()
                 if closing:
                     self._save_within_epoch(ep, closing)
+                    self._stop_if_asked(ep, self._stopping.after_batch("train"))
         backend.align_untrained(self._parts.models)
 
     def _train_batch(self, train_step: Step, bat: Any, closing: int) -> Any:
@@ -137,6 +145,8 @@ class Trainer(Persistence):
         with self._backend.forward_context(True):
             loss = train_step(self, self._backend.to_device(bat), position.batch, position.train_step)
         if auto:
+            if closing:
+                self._stopping.ask("train")
             stepper.backward(loss)
             if closing:
                 self._step_all(closing)
@@ -153,13 +163,18 @@ class Trainer(Persistence):
 
     def _validate(self, ep: int, val_step: Step) -> None:
         """Runs the validation batches; back to training mode is the next epoch's business."""
-        loader = self._parts.loaders["val"]
+        loader, position = self._parts.loaders["val"], self._position
         self._parts.set_training(False)
-        batches = loader.epoch(ep)
-        with self._progress("val", ep, loader.count()) as progress:
-            for bat_idx, bat in enumerate(batches):
-                self._evaluate_batch(val_step, bat, bat_idx, self._position.val_step, progress)
-                self._position.val_step += 1
+        done = position.val_batch = position.val_batch or 0
+        batches = loader.epoch(ep, done)
+        self._continue_streams()
+        with self._progress("val", ep, loader.count(), done) as progress:
+            for bat_idx, bat in enumerate(batches, done):
+                self._evaluate_batch(val_step, bat, bat_idx, position.val_step, progress)
+                position.val_step += 1
+                position.val_batch += 1
+                self._stop_if_asked(ep, self._stopping.after_batch("val"))
+            self._stop_if_asked(ep, self._stopping.after_all("val"))
 
     def _evaluate_batch(self, step: Step, bat: Any, bat_idx: int, global_step: int, progress: Progress) -> None:
         self._records.position = _AFTER_TRAINING + bat_idx * self.world_size + self.rank
@@ -199,7 +214,7 @@ class Trainer(Persistence):
             return value
         records, name = self._records.stacked(), self.config.save_best_rec
         if name not in records:
-            self._position.epoch, self._position.batch = ep, 0
+            self._position.end_epoch(ep)
             self._save_epoch(ep, None)  # so that the epoch is not lost
             raise SetupError(
                 f"save_best_rec={name!r} is not among the records of epoch {ep}: {sorted(records)}. Record it with "
@@ -244,6 +259,7 @@ class Trainer(Persistence):
 
     def backward(self, loss: Any) -> None:
         """Adds the gradients of a loss, scaled as the precision needs it; for ``auto_optimize=False``."""
+        self._stopping.ask("train")
         self._stepper.backward(loss)
 
     def zero_grad(self, optimizer: Any) -> None:

@@ -37,6 +37,7 @@ from dowdyboy_core._order import (
     SingleIndices,
     WeightedOrder,
 )
+from dowdyboy_core._stopping import WorkerInit
 
 
 def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None:
@@ -130,7 +131,7 @@ class _Workers:
             )
         }
         self._settings["persistent_workers"] = loader._persistent_workers
-        self._settings["worker_init_fn"] = _EndWithParent(loader.worker_init_fn)
+        self._settings["worker_init_fn"] = WorkerInit(_EndWithParent(loader.worker_init_fn))
 
     def __call__(self, dataset: Any, batch_sampler: Any, collate: Any) -> _Unpacked:
         packed: Any = _Packed(collate)

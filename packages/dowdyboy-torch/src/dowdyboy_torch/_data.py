@@ -32,6 +32,7 @@ from dowdyboy_core._order import (
     SingleIndices,
     WeightedOrder,
 )
+from dowdyboy_core._stopping import WorkerInit
 
 
 def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None:
@@ -91,7 +92,7 @@ class _Workers:
             "num_workers": loader.num_workers,
             "pin_memory": loader.pin_memory,
             "timeout": loader.timeout,
-            "worker_init_fn": loader.worker_init_fn,
+            "worker_init_fn": WorkerInit(loader.worker_init_fn),
             "multiprocessing_context": loader.multiprocessing_context,
             "prefetch_factor": loader.prefetch_factor,
             "persistent_workers": loader.persistent_workers,

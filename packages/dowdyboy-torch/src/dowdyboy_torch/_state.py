@@ -125,3 +125,5 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, names: Mapping[int, s
             ],
         }
     )
+    # So that a scheduler that steps before the next batch doesn't warn that nothing was optimized before.
+    optimizer._opt_called = True  # type: ignore[attr-defined]

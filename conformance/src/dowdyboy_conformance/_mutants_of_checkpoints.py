@@ -1,0 +1,125 @@
+"""Mutants of how checkpoints are written and read, and of how a run stops."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from dowdyboy_core import _files
+
+from ._mutation import Mutant, change
+
+
+class WritesInTheLoop(Mutant):
+    """Has the training wait for the disk."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._writer, "start", lambda original: lambda job: job())
+
+
+class SavesWhatIsYetToCome(Mutant):
+    """Saves the weights that the model has when they are written, not when they were to be saved."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def state(model: Any) -> Any:
+                live = dict(model.state_dict())
+                return {
+                    name: array._replace(data=live[name].detach().view(-1).numpy().view("uint8"))
+                    for name, array in original(model).items()
+                }
+
+            return state
+
+        change(trainer._backend, "model_state", make)
+
+
+class DigestsUnread(Mutant):
+    """Reads files without looking at their digests."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def load(checkpoint_dir: Any, **named: Any) -> None:
+                kept = _files.FolderReader._checked
+                _files.FolderReader._checked = lambda reader, name: Path(reader._folder, name).read_bytes()  # type: ignore[method-assign]
+                try:
+                    original(checkpoint_dir, **named)
+                finally:
+                    _files.FolderReader._checked = kept  # type: ignore[method-assign]
+
+            return load
+
+        change(trainer, "load_checkpoint", make)
+
+
+class IndexUnsealed(Mutant):
+    """Takes any index that can be read."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def load(checkpoint_dir: Any, **named: Any) -> None:
+                kept = _files._digest_of_index
+                _files._digest_of_index = lambda content, said: json.loads(content).get("sha256")
+                try:
+                    original(checkpoint_dir, **named)
+                finally:
+                    _files._digest_of_index = kept
+
+            return load
+
+        change(trainer, "load_checkpoint", make)
+
+
+class DeafToSignals(Mutant):
+    """Notes no signal."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._stopping, "after_batch", lambda original: lambda phase: None)
+
+
+class UserOverruled(Mutant):
+    """Notes signals that the user has a handler for."""
+
+    def spoil(self, trainer: Any) -> None:
+        import signal
+
+        def make(original: Any) -> Any:
+            def listening() -> Any:
+                signal.signal(signal.SIGTERM, trainer._stopping._note)
+                return nullcontext()
+
+            return listening
+
+        change(trainer._stopping, "listening", make)
+
+
+class ValidatesAgain(Mutant):
+    """Begins a validation anew that was stopped."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def validate(ep: int, val_step: Any) -> None:
+                trainer._position.val_batch = 0
+                original(ep, val_step)
+
+            return validate
+
+        change(trainer, "_validate", make)
+
+
+class BetterOneLost(Mutant):
+    """Knows no best value but that of the resumed checkpoint."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._checkpoints, "best", lambda original: lambda: None)
+
+
+class StopsAlone(Mutant):
+    """Stops without asking the other processes."""
+
+    scenario = "stopping"
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._stopping, "_gather", lambda original: lambda value: [value])

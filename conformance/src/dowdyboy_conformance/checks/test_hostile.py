@@ -1,0 +1,126 @@
+"""C: a checkpoint that is made to do harm is refused, and does none."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dowdyboy_conformance._checkpoints import forge, refuse, rewrite_index, saved
+from dowdyboy_conformance._harness import Harness
+from dowdyboy_conformance._problem import build, layers
+from dowdyboy_conformance._resuming import read_index
+
+
+def _program(path: Path) -> bytes:
+    """A pickle that makes a file when it is loaded."""
+    return f"cposix\nsystem\n(S'touch {path}'\ntR.".encode()
+
+
+def _pickle(folder: Path) -> None:
+    forge(folder, "model_0.safetensors", _program(folder.parent / "ran"))
+
+
+def _pickle_for_json(folder: Path) -> None:
+    forge(folder, "rng.json", _program(folder.parent / "ran"))
+
+
+def _outside(folder: Path) -> None:
+    (folder.parent / "rng.json").write_bytes((folder / "rng.json").read_bytes())
+    files = read_index(folder)["files"]
+    rewrite_index(folder, files={**files, "../rng.json": files["rng.json"]})
+
+
+def _device(folder: Path) -> None:
+    (folder / "rng.json").unlink()
+    (folder / "rng.json").symlink_to("/dev/zero")
+
+
+def _pipe(folder: Path) -> None:
+    (folder / "rng.json").unlink()
+    os.mkfifo(folder / "rng.json")
+
+
+def _index_is_a_pipe(folder: Path) -> None:
+    (folder / "checkpoint.json").unlink()
+    os.mkfifo(folder / "checkpoint.json")
+
+
+def _huge_index(folder: Path) -> None:
+    os.truncate(folder / "checkpoint.json", 2**40)
+
+
+def _huge_file(folder: Path) -> None:
+    os.truncate(folder / "model_0.safetensors", 2**40)
+
+
+def _huge_header(folder: Path) -> None:
+    forge(folder, "model_0.safetensors", (2**62).to_bytes(8, "little") + b"{}")
+
+
+def _huge_array(folder: Path) -> None:
+    header = json.dumps({"fc0.weight": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+    forge(folder, "model_0.safetensors", len(header).to_bytes(8, "little") + header)
+
+
+def _deep(folder: Path) -> None:
+    forge(folder, "rng.json", b"[" * 10**6 + b"]" * 10**6)
+
+
+def _deep_index(folder: Path) -> None:
+    (folder / "checkpoint.json").write_bytes(b"[" * 10**6 + b"]" * 10**6)
+
+
+def _missing_array(folder: Path) -> None:
+    forge(folder, "scaler.json", b'{"scale": {"$array": "x"}}')
+
+
+def _not_slots(folder: Path) -> None:
+    forge(folder, "optimizer_0.json", b'{"state": 7, "param_groups": [{"params": 3}]}')
+
+
+def _no_streams(folder: Path) -> None:
+    forge(folder, "rng.json", b"null")
+
+
+HOSTILE = [
+    _pickle, _pickle_for_json, _outside, _device, _pipe, _index_is_a_pipe, _huge_index, _huge_file, _huge_header,
+    _huge_array, _deep, _deep_index, _missing_array, _not_slots, _no_streams,
+]  # fmt: skip
+
+
+@pytest.mark.clause("C-21")
+@pytest.mark.parametrize("spoil", HOSTILE, ids=lambda spoil: spoil.__name__.strip("_"))
+def test_a_hostile_checkpoint_is_refused(harness: Harness, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    _, folder = saved(harness, tmp_path)
+    spoil(folder)
+    other = build(harness, tmp_path, optimizer="adam", initial=layers(4, 4, 3, seed=9))
+    before = other.parameters()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refuse(other.trainer, folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 2**19, "in KiB: it has read what is huge"
+    assert not (folder.parent / "ran").exists()
+    for name, array in before.items():
+        np.testing.assert_array_equal(other.parameters()[name], array, err_msg=name)
+    other.fit()
+    assert len(other.losses) == 3, "nothing of it may be left"
+
+
+@pytest.mark.clause("C-21", "C-2")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epoch", "1"), ("epoch", -1), ("batch", True), ("train_step", 1.0), ("val_batch", "x"), ("best", "nan"),
+     ("world_size", None), ("name", 5), ("run", [])],
+)  # fmt: skip
+def test_an_index_with_a_field_of_another_kind_is_refused(
+    harness: Harness, tmp_path: Path, field: str, value: Any
+) -> None:
+    run, folder = saved(harness, tmp_path)
+    rewrite_index(folder, **{field: value})
+    assert f"has no {field} of the right kind: {value!r}" in refuse(run.trainer, folder)

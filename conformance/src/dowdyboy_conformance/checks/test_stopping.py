@@ -1,0 +1,143 @@
+"""C: a run that a signal stops is saved where it is, and goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from dowdyboy_conformance._harness import Harness
+from dowdyboy_conformance._problem import build
+from dowdyboy_conformance._resuming import Place, assert_equal, go, outcome, read_index, start
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Puts back the handlers of signals, as whoever runs the checks has set them."""
+    signums = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(signum) for signum in signums]
+    yield
+    for signum, handler in zip(signums, before, strict=True):
+        signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+
+def stop(run: Any, place: Place, signum: int = signal.SIGTERM) -> None:
+    """Has a run get a signal, and sees it end with the status that a shell expects."""
+    before = signal.getsignal(signum)
+    with pytest.raises(SystemExit) as caught:
+        go(run, signal_at=place, signum=signum)
+    assert caught.value.code == 128 + signum
+    assert signal.getsignal(signum) == (signal.SIG_DFL if before is None else before)
+
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
+@pytest.mark.clause("C-18", "C-19", "C-7")
+@pytest.mark.parametrize(
+    ("place", "signum", "workers", "stands"),
+    [
+        (Place("train", 2, 0), TERM, 0, (1, 1, None)),
+        (Place("train", 2, 1), INT, 2, (1, 2, None)),
+        (Place("train", 2, 2), TERM, 0, (1, 3, None)),
+        (Place("val", 1, 0), TERM, 0, (0, 3, 1)),
+        (Place("val", 2, 1), INT, 2, (1, 3, 2)),
+        (Place("val", 3, 2), TERM, 0, (2, 3, 3)),
+        (Place("end", 1), TERM, 0, (1, 1, None)),
+        (Place("end", 3), TERM, 0, (3, 0, None)),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, Place) else None,
+)
+def test_a_stopped_run_is_saved_at_the_next_batch_and_goes_on(
+    harness: Harness, tmp_path: Path, place: Place, signum: int, workers: int, stands: tuple[int, int, int | None]
+) -> None:
+    go(start(harness, tmp_path / "whole"))
+    stop(start(harness, tmp_path / "stopped", workers, resume="auto"), place, signum)
+    last = max((tmp_path / "stopped" / "checkpoint").glob("last_epoch_*"))
+    index = read_index(last)
+    assert (index["epoch"], index["batch"], index["val_batch"]) == stands
+    resumed = start(harness, tmp_path / "stopped", workers, resume="auto")
+    go(resumed)
+    assert len(resumed.losses) == 3 * (3 - stands[0]) - stands[1], "it must not train a batch again"
+    assert_equal(outcome(tmp_path / "stopped"), outcome(tmp_path / "whole"))
+
+
+@pytest.mark.clause("C-18", "O-2")
+def test_an_open_window_is_closed_before_the_run_stops(harness: Harness, tmp_path: Path) -> None:
+    changed = {"batch_size": 2, "accumulate_steps": 4, "epoch": 2}
+    go(start(harness, tmp_path / "whole", **changed))
+    stop(start(harness, tmp_path / "stopped", **changed), Place("train", 1, 1))
+    assert read_index(tmp_path / "stopped/checkpoint/last_epoch_1")["batch"] == 4
+    go(start(harness, tmp_path / "stopped", resume="auto", **changed))
+    assert_equal(outcome(tmp_path / "stopped", 2), outcome(tmp_path / "whole", 2))
+
+
+@pytest.mark.clause("C-18")
+def test_a_handler_of_the_user_stays_in_force(harness: Harness, tmp_path: Path) -> None:
+    got: list[int] = []
+    signal.signal(signal.SIGTERM, lambda signum, frame: got.append(signum))
+    run = start(harness, tmp_path)
+    go(run, signal_at=Place("train", 1, 0))
+    assert got == [signal.SIGTERM]
+    assert len(run.losses) == 9
+
+
+@pytest.mark.clause("C-18", "B-8")
+def test_without_checkpoints_a_stopped_run_saves_none(
+    harness: Harness, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop(start(harness, tmp_path, enable_save_checkpoint=False), Place("val", 1, 0))
+    assert not (tmp_path / "checkpoint").exists()
+    assert "NOT saved" in capsys.readouterr().out
+
+
+@pytest.mark.clause("C-20")
+def test_training_goes_on_while_a_checkpoint_is_written(
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = build(harness, tmp_path, epoch=2, enable_save_checkpoint=True, optimizer="adam")
+    trained_on = threading.Event()
+    waits: list[bool] = []
+    fsync = os.fsync
+
+    def slow(descriptor: int) -> None:
+        if all(waits):  # the disk is slower than two steps of training
+            waits.append(trained_on.wait(10))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    saved: dict[str, Any] = {}
+
+    def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        if (trainer.epoch, bat_idx) == (2, 0):
+            saved.update(run.parameters())
+        if (trainer.epoch, bat_idx) == (2, 2):
+            trained_on.set()
+        return run.train_step(trainer, bat, bat_idx, global_step)
+
+    run.trainer.fit(step)
+    assert waits and all(waits), "the training waited for the disk"
+    found = load_file(tmp_path / "checkpoint" / "epoch_1" / "model_0.safetensors")
+    for name, array in saved.items():
+        np.testing.assert_array_equal(harness.common(found[name]), array, err_msg=name)
+
+
+@pytest.mark.clause("C-20")
+def test_a_checkpoint_can_be_waited_for(harness: Harness, tmp_path: Path) -> None:
+    run = build(harness, tmp_path, enable_save_checkpoint=True, save_steps=1)
+    seen: list[list[str]] = []
+
+    def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        trainer.wait_for_checkpoint()
+        seen.append([path.name for path in (tmp_path / "checkpoint").glob("*")])
+        return run.train_step(trainer, bat, bat_idx, global_step)
+
+    run.trainer.fit(step)
+    assert seen == [[], ["last_epoch_1"], ["last_epoch_1"]]

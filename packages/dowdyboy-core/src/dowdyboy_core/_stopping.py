@@ -1,0 +1,191 @@
+"""SIGTERM and Ctrl-C: noted when they come, heeded between two batches, in all processes between the same two."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+PERIOD = 0.5
+"""Seconds from one time to the next that several processes ask one another whether to stop.
+
+To ask takes about a millisecond, so that doing it after every batch would be felt where batches are short.
+"""
+
+_ECHO = 1.0  # Seconds: launchers and terminals signal a process twice for one thing.
+
+_UNCARED_FOR = (signal.SIG_DFL, signal.default_int_handler, None)  # None: a handler of a library, not of Python
+
+
+class Stopped(SystemExit):
+    """Ends a run that a signal asked to stop, once it is saved; the exit status is 128 + the signal's number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+
+
+class _Pace:
+    """How many batches lie between two questions: as many as take about ``PERIOD``, in all processes equally many."""
+
+    def __init__(self) -> None:
+        self.interval = self.left = 1
+        self._since = time.monotonic()
+
+    def wanted(self) -> int:
+        """The interval that suits this process."""
+        spent = max(time.monotonic() - self._since, 1e-6)
+        return max(1, min(2 * self.interval, int(self.interval * PERIOD / spent)))
+
+    def settle(self, interval: int) -> None:
+        """Begins an interval that all processes agree on."""
+        self.interval = self.left = interval
+        self._since = time.monotonic()
+
+
+class Stopping:
+    """Whether to stop, and when.
+
+    Args:
+        gather: brings together one value of each process.
+        rank: the number of this process.
+        world_size: how many there are.
+        then: what else to do when the first signal comes.
+    """
+
+    def __init__(
+        self,
+        gather: Callable[[Any], list[Any]],
+        rank: int,
+        world_size: int,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        self._gather = gather
+        self._alone = world_size == 1
+        self._tells = rank == 0
+        self._then = then
+        self._home = os.getpid()
+        self._received: int | None = None
+        self._since = 0.0
+        self._asked = False
+        self._verdict: int | None = None
+        self._paces = {"train": _Pace(), "val": _Pace()}
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Notes signals instead of ending the process.
+
+        A handler of the user's own stays in force, and so does ignoring a signal. Only the main thread can listen.
+        """
+        self._received = None
+        replaced: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for signum in SIGNALS:
+                if signal.getsignal(signum) in _UNCARED_FOR:
+                    replaced[int(signum)] = signal.signal(signum, self._note)
+        try:
+            yield
+        finally:
+            for number, handler in replaced.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, signum: int, frame: Any) -> None:
+        if os.getpid() != self._home:  # forked from here
+            if signum != signal.SIGINT:
+                _end_by(signum)
+        elif self._received is None:
+            self._received, self._since = signum, time.monotonic()
+            if self._tells:  # not with print, in the middle of which the signal may have come
+                name = signal.Signals(signum).name
+                os.write(2, f"\n{name}: stopping after this batch; a second one ends the run at once\n".encode())
+            if self._then is not None:
+                self._then()
+        elif time.monotonic() - self._since > _ECHO:
+            _end_by(signum)
+
+    @property
+    def received(self) -> int | None:
+        """The number of the first signal that came to this process."""
+        return self._received
+
+    def at_end(self) -> int | None:
+        """The number of the signal that has come to any process; every process asks at the end of its work."""
+        return self._received if self._alone else self._ask("train", done=True)[0]
+
+    def after_batch(self, phase: str) -> int | None:
+        """The number of the signal to stop for now; every process asks after each of its batches."""
+        if self._alone:
+            return self._received
+        self.ask(phase)
+        self._asked = False
+        return self._verdict
+
+    def ask(self, phase: str) -> None:
+        """Asks the other processes for this batch if it is time to, once, for ``after_batch`` to tell.
+
+        In training this is done between forward and backward. Where processes have drifted apart, one may be waiting
+        for gradients that another one does not send; the other learns so from its framework in the next forward, and
+        would not if it waited here before.
+        """
+        if self._alone or self._asked:
+            return
+        self._asked = True
+        pace = self._paces[phase]
+        pace.left -= 1
+        self._verdict = self._ask(phase, done=False)[0] if pace.left <= 0 else None
+
+    def after_all(self, phase: str) -> int | None:
+        """The same at the end of a phase in which some processes have more batches than others."""
+        if self._alone:
+            return None
+        while True:
+            signum, all_done = self._ask(phase, done=True)
+            if signum is not None or all_done:
+                return signum
+
+    def _ask(self, phase: str, *, done: bool) -> tuple[int | None, bool]:
+        pace = self._paces[phase]
+        answers = self._gather((self._received, pace.wanted(), done))
+        pace.settle(min(wanted for _, wanted, _ in answers))
+        received = [signum for signum, _, _ in answers if signum is not None]
+        return received[0] if received else None, all(done for _, _, done in answers)
+
+
+def _end_by(signum: int) -> None:
+    """Ends the process, or raises KeyboardInterrupt, as if nobody had cared for the signal."""
+    signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    signal.raise_signal(signum)
+
+
+class WorkerInit:
+    """Has a worker of a loader outlive a signal that its whole job got, so that the batch under way comes.
+
+    A job is often signalled as a whole: by Ctrl-C in a terminal, by Slurm, by systemd. From the process that it works
+    for, a worker takes SIGTERM as ever. Programs that a worker starts inherit that SIGTERM is blocked in it.
+
+    Args:
+        then: what the user has a worker begin with.
+    """
+
+    def __init__(self, then: Callable[[int], Any] | None) -> None:
+        self._then = then
+
+    def __call__(self, worker_id: int) -> None:
+        """Runs in the worker, at its start."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hasattr(signal, "sigwaitinfo"):  # which tells who has sent a signal, and is not there on macOS
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+        if self._then is not None:
+            self._then(worker_id)
+
+
+def _obey(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
