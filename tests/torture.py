@@ -29,7 +29,7 @@ from dowdyboy_conformance._resuming import assert_equal, go, outcome, start
 WRITING = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree")
 """What Python tells of, right before it does it."""
 
-BREAKS = {
+BREAKS: dict[str, Callable[[], None]] = {
     "": lambda: None,
     "records": lambda: _break("dowdyboy_core._records", "Records", "load_state", lambda *_: None),
     "half": lambda: _break("dowdyboy_core._files", None, "_put_in_place", _write_in_place),
@@ -146,7 +146,8 @@ class Torture:
             status = 1
             try:
                 log = os.open(self._folder / f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-                os.dup2(log, 1), os.dup2(log, 2)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
                 arm()
                 self._spoil()
                 workers = 0 if name == "whole" else 2 * self._random.randrange(2)
@@ -158,7 +159,8 @@ class Torture:
 
                 traceback.print_exc()
             finally:
-                sys.stdout.flush(), sys.stderr.flush()
+                sys.stdout.flush()
+                sys.stderr.flush()
                 os._exit(status)
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 

@@ -42,12 +42,13 @@ class DigestsUnread(Mutant):
     def spoil(self, trainer: Any) -> None:
         def make(original: Any) -> Any:
             def load(checkpoint_dir: Any, **named: Any) -> None:
-                kept = _files.FolderReader._checked
-                _files.FolderReader._checked = lambda reader, name: Path(reader._folder, name).read_bytes()  # type: ignore[method-assign]
+                reader: Any = _files.FolderReader
+                kept = reader._checked
+                reader._checked = lambda self, name: Path(self._folder, name).read_bytes()
                 try:
                     original(checkpoint_dir, **named)
                 finally:
-                    _files.FolderReader._checked = kept  # type: ignore[method-assign]
+                    reader._checked = kept
 
             return load
 

@@ -103,6 +103,6 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
     """Compares two outcomes, and names what differs."""
-    assert sorted(found) == sorted(expected)
+    assert sorted(found) == sorted(expected), sorted(found.keys() ^ expected.keys())
     unequal = [name for name in expected if found[name] != expected[name]]
-    assert unequal == []
+    assert unequal == [], unequal

@@ -16,7 +16,7 @@ from dowdyboy_core._files import Content
 def snapshot(epoch: int, batch: int = 0, run: int = 1, **changed: Any) -> Content:
     counts = {"world_size": 1, "metrics_bytes": 0, "train_step": 3 * epoch, "val_step": 0, "val_batch": None}
     texts = dict.fromkeys(("dowdyboy", "backend", "backend_version", "python", "name", "precision"), "x")
-    place = {"run": run, "epoch": epoch, "batch": batch, "best": None, "best_type": "min"}
+    place = {"run": run, "epoch": epoch, "batch": batch, "best": None, "best_epoch": None, "best_type": "min"}
     index = {**counts, **texts, **place, **changed}
     return Snapshot(index, {}, {"rng": [epoch], "records": {}, "scaler": {}}).content()
 

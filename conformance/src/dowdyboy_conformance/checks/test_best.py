@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build
-from dowdyboy_core import ConfigError, SetupError
+from dowdyboy_core import ConfigError, SetupError, Trainer
 
 NAN, INF = float("nan"), float("inf")
 
@@ -179,6 +180,10 @@ def test_a_later_fit_knows_the_best_so_far(harness: Harness, tmp_path: Path, res
     assert "best_epoch_2" in folders(tmp_path) and len(run.losses) == (2 if resume else 4)
 
 
+def _given(values: list[float], trainer: Trainer) -> float:
+    return values[trainer.epoch - 1]
+
+
 @pytest.mark.clause("B-10", "B-5")
 @pytest.mark.parametrize(("later", "best"), [([2.0, 1.5], 2), ([2.0, 0.5], 3)])
 def test_a_resumed_run_keeps_a_better_checkpoint(
@@ -186,7 +191,6 @@ def test_a_resumed_run_keeps_a_better_checkpoint(
 ) -> None:
     for values, resume in (([3.0, 1.0, 2.0], None), ([3.0, *later], str(tmp_path / "checkpoint" / "epoch_1"))):
         run = build(harness, tmp_path, epoch=3, enable_save_checkpoint=True, save_best=True, resume=resume)
-        given = [*values]
-        run.trainer.set_save_best_calc_func(lambda trainer, given=given: float(given[trainer.epoch - 1]))
+        run.trainer.set_save_best_calc_func(partial(_given, values))
         run.fit()
     assert [path.name for path in (tmp_path / "checkpoint").glob("best_epoch_*")] == [f"best_epoch_{best}"]

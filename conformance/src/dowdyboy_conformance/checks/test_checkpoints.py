@@ -39,6 +39,7 @@ INDEX_KEYS = {
     "val_batch",
     "best",
     "best_type",
+    "best_epoch",
     "files",
     "sha256",
 }

@@ -46,11 +46,11 @@ _TREES = {"rng": list, "records": dict, "scaler": dict}
 
 def _check_index(folder: Path, index: Mapping[str, Any]) -> None:
     """Refuses an index that says something of another kind than this version writes."""
+    index = {**dict.fromkeys(("val_batch", "best_epoch", "best"), "nothing"), **index}
     wrong = [name for name in _COUNTS if not _is_count(index.get(name))]
     wrong += [name for name in _TEXTS if not isinstance(index.get(name), str)]
-    if not (index.get("val_batch", 0) is None or _is_count(index.get("val_batch"))):
-        wrong.append("val_batch")
-    if not (index.get("best", "") is None or _is_finite(index.get("best"))):
+    wrong += [name for name in ("val_batch", "best_epoch") if not _is_count(0 if index[name] is None else index[name])]
+    if not (index["best"] is None or _is_finite(index["best"])):
         wrong.append("best")
     if wrong:
         raise CheckpointError(
@@ -157,6 +157,14 @@ class CheckpointFolder:
             if self._is_whole(path):
                 return read_index(path)
         return None
+
+    def has(self, kind: str, epoch: int, index: Mapping[str, Any]) -> bool:
+        """Whether ``{kind}_{epoch}`` is there, with that index, which holds the digests of all its files."""
+        path = self.path / f"{kind}_{epoch}"
+        try:
+            return path in self._folders(kind) and read_index(path) == index
+        except CheckpointError:
+            return False
 
     def last_run(self) -> int:
         """The number of the newest run that has a checkpoint here; 0 if there is none."""

@@ -57,7 +57,7 @@ def prepare(index: Mapping[str, Any], weights: Mapping[str, Weights], trees: Map
     Raises:
         CheckpointError: something in a tree can't be stored.
     """
-    return Content(index, _writers(weights, trees))
+    return Content(index, dict(sorted(_writers(weights, trees).items())))  # in any order it is the same folder
 
 
 def write_folder(folder: Path, content: Content) -> None:

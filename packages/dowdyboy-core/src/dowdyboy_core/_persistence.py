@@ -88,21 +88,21 @@ class Persistence(Surface):
         self._unsaved = {}
         if self._resumed is None:
             self._records.clear()
-            best = self._position.best  # of an earlier fit of this trainer, whose best checkpoint must not be lost
-            self._position, self._epoch = Position(best=best), 0
+            before = self._position  # of an earlier fit of this trainer, whose best checkpoint must not be lost
+            self._position, self._epoch = Position(best=before.best), 0
         if self.is_main_process():
             self._begin_files()
         if self._resumed is not None and self.config.save_best and self.config.enable_save_checkpoint:
-            self._position.best = self._backend.gather(self._best_of_all())[0]
+            self._position.best, self._position.best_epoch = self._backend.gather(self._best_of_all())[0]
 
-    def _best_of_all(self) -> float | None:
-        """The best value: of the resumed checkpoint, or of a better one that lies there from a later epoch."""
+    def _best_of_all(self) -> tuple[float | None, int | None]:
+        """The best value, and its epoch: of the resumed checkpoint, or of a later and better one that lies there."""
         found = self._checkpoints.best() if self.is_main_process() else None
         if found is not None and found.get("best_type") == self.config.save_best_type:
             value = found.get("best")
             if isinstance(value, float) and self._improves(value):
-                return value
-        return self._position.best
+                return value, found.get("best_epoch")
+        return self._position.best, self._position.best_epoch
 
     def _begin_files(self) -> None:
         """Has the files go on from the resumed checkpoint, or begin a run of their own."""
@@ -130,6 +130,8 @@ class Persistence(Surface):
             if chosen is not None:
                 snapshot = self._read_together(chosen, None if found is None else found[1])
                 self._load(chosen, snapshot, weights_only=False)
+                if self.is_main_process():
+                    self._make_up_for_lost(snapshot)
         elif self.config.resume is not None:
             self.load_checkpoint(self.config.resume)
 
@@ -164,16 +166,28 @@ class Persistence(Surface):
     def _save_epoch(self, ep: int, value: float | None) -> None:
         best = self.config.save_best and value is not None and self._is_best(value)
         if best:
-            self._position.best = value
+            self._position.best, self._position.best_epoch = value, ep
         if not self.config.enable_save_checkpoint:
             return
-        kinds = ["epoch"] if ep % self.config.save_interval == 0 else []
-        kinds += ["last_epoch"] if self.config.save_last else []
-        kinds += ["best_epoch"] if best else []
+        kinds = self._kinds(ep)
         if kinds:
             self._save(kinds, ep, self._snapshot())
         if best:
             self.print(f"epoch {ep} is the best so far: {value:.6g}")
+
+    def _kinds(self, ep: int) -> list[str]:
+        """What is to be saved at the end of an epoch."""
+        kinds = ["epoch"] if ep % self.config.save_interval == 0 else []
+        kinds += ["last_epoch"] if self.config.save_last else []
+        return kinds + (["best_epoch"] if self.config.save_best and self._position.best_epoch == ep else [])
+
+    def _make_up_for_lost(self, snapshot: Snapshot) -> None:
+        """Writes the other checkpoints of an epoch, where the run was killed after the first of them."""
+        position = position_of(snapshot)
+        if position.epoch and not position.batch and self.config.enable_save_checkpoint:
+            epoch, there = position.epoch, self._checkpoints.has
+            lost = [kind for kind in self._kinds(epoch) if not there(kind, epoch, snapshot.index)]
+            self._write(lost, epoch, snapshot.content())
 
     def _is_best(self, value: float) -> bool:
         """Strictly better than all before; what is not a finite number is never the best."""

@@ -29,6 +29,7 @@ class Position:
         train_step: training steps so far.
         val_step: validation steps so far.
         best: the best value so far, None before there was one.
+        best_epoch: the epoch that it is of.
         val_batch: validation batches that are done of the next epoch, in this process; None while it trains.
     """
 
@@ -38,6 +39,7 @@ class Position:
     train_step: int = 0
     val_step: int = 0
     best: float | None = None
+    best_epoch: int | None = None
 
     def end_epoch(self, epoch: int) -> None:
         """Notes that an epoch is over."""
