@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from dowdyboy_core import _files
+from dowdyboy_core import _checkpoint, _files
 
 from ._mutation import Mutant, change
 
@@ -73,6 +73,23 @@ class IndexUnsealed(Mutant):
         change(trainer, "load_checkpoint", make)
 
 
+class TextsUnchecked(Mutant):
+    """Takes an index whose texts are of any kind."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def load(checkpoint_dir: Any, **named: Any) -> None:
+                kept, _checkpoint._TEXTS = _checkpoint._TEXTS, ()
+                try:
+                    original(checkpoint_dir, **named)
+                finally:
+                    _checkpoint._TEXTS = kept
+
+            return load
+
+        change(trainer, "load_checkpoint", make)
+
+
 class DeafToSignals(Mutant):
     """Notes no signal."""
 
@@ -117,10 +134,11 @@ class BetterOneLost(Mutant):
         change(trainer._checkpoints, "best", lambda original: lambda: None)
 
 
-class StopsAlone(Mutant):
-    """Stops without asking the other processes."""
+class StopsAtTheEnd(Mutant):
+    """Heeds a signal when all is done."""
 
     scenario = "stopping"
 
     def spoil(self, trainer: Any) -> None:
-        change(trainer._stopping, "_gather", lambda original: lambda value: [value])
+        for name in ("after_batch", "after_all"):
+            change(trainer._stopping, name, lambda original: lambda phase: original(phase) and None)

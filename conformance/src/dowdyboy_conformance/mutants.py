@@ -14,7 +14,8 @@ from ._mutants_of_checkpoints import (
     DigestsUnread,
     IndexUnsealed,
     SavesWhatIsYetToCome,
-    StopsAlone,
+    StopsAtTheEnd,
+    TextsUnchecked,
     UserOverruled,
     ValidatesAgain,
     WritesInTheLoop,
@@ -144,14 +145,14 @@ EXPECTED: dict[type[Mutant], dict[str, str]] = {
     DigestsUnread: {
         "C-10": "test_a_damaged_file_is_refused",
         "C-17": "test_every_changed_byte_and_every_cut_is_noticed",
-        "C-21": "test_a_hostile_checkpoint_is_refused",
     },
+    TextsUnchecked: {"C-21": "test_an_index_with_a_field_of_another_kind_is_refused"},
     IndexUnsealed: {"C-17": "test_every_changed_byte_and_every_cut_is_noticed"},
     DeafToSignals: {"C-18": "test_a_stopped_run_is_saved_at_the_next_batch_and_goes_on"},
     UserOverruled: {"C-18": "test_a_handler_of_the_user_stays_in_force"},
     ValidatesAgain: {"C-19": "test_a_stopped_run_is_saved_at_the_next_batch_and_goes_on"},
     BetterOneLost: {"B-10": "test_a_resumed_run_keeps_a_better_checkpoint"},
-    StopsAlone: {"W-19": "test_a_signal_to_one_process_stops_all_at_the_same_batch"},
+    StopsAtTheEnd: {"W-19": "test_a_signal_to_one_process_stops_all_at_the_same_batch"},
     StepsRestart: {"H-1": "test_the_order_of_events_with_a_clock_scheduler"},
 }
 """For each mutant the check that must fail, by the clause that it breaks. (A check with parameters must fail once.)"""

@@ -40,7 +40,7 @@ class Snapshot:
 
 
 _COUNTS = ("run", "world_size", "metrics_bytes", "epoch", "batch", "train_step", "val_step")
-_TEXTS = ("dowdyboy", "backend", "backend_version", "python", "name", "precision", "best_type")
+_TEXTS: tuple[str, ...] = ("dowdyboy", "backend", "backend_version", "python", "name", "precision", "best_type")
 _TREES = {"rng": list, "records": dict, "scaler": dict}
 
 
