@@ -94,7 +94,8 @@ def _append(file: FileIO, content: bytes) -> None:
         while rest:
             rest = rest[file.write(rest) :]
     except OSError:
-        file.truncate(start)
+        with suppress(OSError):  # the first error says more
+            file.truncate(start)
         raise
 
 
