@@ -97,7 +97,7 @@ EXPECTED: dict[type[Mutant], dict[str, str]] = {
     MeanInFloat32: {"B-1": "test_the_value_is_the_mean_of_the_record"},
     LastOfEqualsIsBest: {"B-2": "test_the_best_epoch"},
     NanIsBest: {"B-3": "test_without_a_finite_value_there_is_no_best"},
-    BestForgotten: {"B-9": "test_a_later_fit_knows_the_best_so_far"},
+    BestForgotten: {"B-9": "test_a_resumed_fit_knows_the_best_so_far"},
     SchedulerTwice: {"L-4": "test_a_clock_scheduler_steps_once_per_epoch"},
     PlateauGetsNan: {"L-5": "test_a_plateau_scheduler_follows_the_value"},
     OldOnesStay: {"B-5": "test_the_best_epoch"},
