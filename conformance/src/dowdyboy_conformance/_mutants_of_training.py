@@ -52,7 +52,7 @@ class RecordsReversed(Mutant):
     """Gives the records of an epoch in reverse."""
 
     def spoil(self, trainer: Any) -> None:
-        change(trainer._backend, "stack", lambda original: lambda values, dtype: original(values[::-1], dtype))
+        change(trainer._backend, "stack", lambda original: lambda values, dtype: original(list(values)[::-1], dtype))
 
 
 class RecordsAlias(Mutant):
