@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache, partial
@@ -119,6 +120,12 @@ class PaddleBackend(Backend):
         return _data.split_loader(loader, isolate)
 
     def to_device(self, batch: Any) -> Any:
+        if (
+            self._device == "cpu"
+            and type(batch) in (list, tuple)
+            and all(type(item) is paddle.Tensor for item in batch)
+        ):
+            return batch  # as most are: there is nothing to move, and nothing to walk through
         return map_leaves(_data.Mover(self._device), batch)
 
     # ---- models
@@ -160,7 +167,7 @@ class PaddleBackend(Backend):
     def loss_problem(self, loss: Any) -> str | None:
         if not isinstance(loss, paddle.Tensor):
             return f"is {loss!r:.80} of type {type(loss).__name__}"
-        if loss.size != 1:
+        if loss.ndim and math.prod(loss.shape) != 1:  # not size, which computes for ten times as long
             return f"has shape {tuple(loss.shape)}"
         return "is detached from the model, so that no gradient can flow" if loss.stop_gradient else None
 
