@@ -16,6 +16,7 @@ pytest.register_assert_rewrite("dowdyboy_conformance.checks")
 BUILT_IN = {
     "torch": "dowdyboy_conformance.harnesses.torch:TorchHarness",
     "paddle": "dowdyboy_conformance.harnesses.paddle:PaddleHarness",
+    "numpy": "dowdyboy_conformance.harnesses.numpy:NumpyHarness",
 }
 _CHECKS = "dowdyboy_conformance.checks."
 _HARNESSES = pytest.StashKey[dict[str, Harness]]()
@@ -28,7 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="what to check: torch, paddle, or the harness of another framework as package.module:Class; "
+        help="what to check: torch, paddle, numpy (the reference), or the harness of another framework as "
+        "package.module:Class; "
         "may be given several times, or with commas",
     )
 
