@@ -70,6 +70,13 @@ def together(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -> Toge
     return Together(harness, tmp_path_factory.mktemp("together"), chosen)
 
 
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Together:
+    """The same of the reference, as far as other backends are compared with it."""
+    chosen = {"long_training": SCENARIOS["long_training"]}
+    return Together(load_harness("numpy"), tmp_path_factory.mktemp("reference"), chosen)
+
+
 def _is_check(module: Any) -> bool:
     return str(getattr(module, "__name__", "")).startswith(_CHECKS)
 

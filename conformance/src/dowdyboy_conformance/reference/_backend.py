@@ -141,9 +141,9 @@ class NumpyBackend(Backend):
 
     def clip_gradients(self, optimizer: Any, max_norm: float) -> None:
         squares = [float(np.square(item.grad, dtype=np.float64).sum()) for item in self._with_gradient(optimizer)]
-        norm = sum(squares) ** 0.5
-        if norm > max_norm:
-            self.scale_gradients(optimizer, max_norm / norm, check=False)
+        factor = max_norm / (sum(squares) ** 0.5 + 1e-6)
+        if not factor >= 1:  # NaN is none either, and spreads
+            self.scale_gradients(optimizer, factor, check=False)
 
     def step(self, optimizer: Any) -> None:
         optimizer.step()
