@@ -169,7 +169,8 @@ class VarianceBiased(Mutant):
         def undo(layer: Any, inputs: Any, output: Any) -> None:
             if layer.training:
                 unbiased = inputs[0].detach().var(dim=0)
-                layer.running_var.sub_(layer.momentum * unbiased / len(inputs[0]))
+                # By .data, since autograd minds a buffer that changes between forward and backward.
+                layer.running_var.data.sub_(layer.momentum * unbiased / len(inputs[0]))
 
         def make(original: Any) -> Any:
             def prepare(model: Any, **named: Any) -> Any:
