@@ -66,7 +66,7 @@ class Backend(ABC):
         """Sets the precision of ``forward_context`` and gives the one in force, ``'no'`` where it can't be had."""
 
     def gather(self, value: Any) -> list[Any]:
-        """A plain value of every process, in the order of the ranks."""
+        """A value of every process, in the order of the ranks: a tree, as ``_state`` describes them."""
         return [value]
 
     def barrier(self) -> None:
