@@ -32,7 +32,7 @@ WRITING = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmt
 BREAKS: dict[str, Callable[[], None]] = {
     "": lambda: None,
     "records": lambda: _break("dowdyboy_core._records", "Records", "load_state", lambda *_: None),
-    "half": lambda: _break("dowdyboy_core._files", None, "_put_in_place", _write_in_place),
+    "half": lambda: _break("dowdyboy_core._files", None, "put_in_place", _write_in_place),
     "unsynced order": lambda: _break("dowdyboy_core._checkpoint", None, "write_folder", _remove_first),
 }
 """Ways to spoil the library that the torture must notice."""

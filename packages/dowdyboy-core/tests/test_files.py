@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._files import INDEX, FolderReader, prepare, tidy, write_folder
+from dowdyboy_core._files import INDEX, FolderReader, is_whole, prepare, write_folder
+from dowdyboy_core._folders import tidy
 from dowdyboy_core._state import Array
 
 
@@ -129,7 +130,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path: Path) -> None:
         parent = tmp_path / str(moment)
         write(parent / "one")
         done = subprocess.run([sys.executable, "-c", code, str(parent), str(moment)], check=False)
-        tidy(parent)
+        tidy(parent, lambda name: name == "one", is_whole)
         values = read(parent / "one")
         assert values in ([1.0, 2.0, 1.0], [5.0, 2.0, 5.0])
         assert [path.name for path in parent.iterdir()] == ["one"]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from dowdyboy_core import CheckpointError, ConfigError, _keep
-from dowdyboy_core._files import REPLACED, UNFINISHED, FolderReader, read_index
+from dowdyboy_core._files import FolderReader, read_index
+from dowdyboy_core._folders import REPLACED, UNFINISHED
 from dowdyboy_core._state import Array
 
 

@@ -68,6 +68,44 @@ def test_what_came_later_is_cut_and_drawn_anew(metrics: MetricLog, tmp_path: Pat
     assert Viewer.made[-1].points == [({"loss": float("inf")}, 0), ({"loss": 3.0}, 1)]
 
 
+def points(*losses: float) -> bytes:
+    return b"".join(b'{"step": %d, "epoch": 1, "values": {"loss": %r}}\n' % (n, loss) for n, loss in enumerate(losses))
+
+
+def test_half_a_line_of_a_killed_run_goes(metrics: MetricLog, tmp_path: Path) -> None:
+    whole = points(0.5, 0.25)
+    (tmp_path / "metrics.jsonl").write_bytes(whole + points(0.125)[:20])
+    metrics.write({"loss": 1.0}, 2, 1)
+    metrics.close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == whole + b'{"step": 2, "epoch": 1, "values": {"loss": 1.0}}\n'
+
+
+@pytest.mark.parametrize(
+    "damage", [b"{}\n", b'{"step": 1, "values": {"loss": "x"}}\n', b"\xff\n", b"[" * 100_000 + b"\n"]
+)
+def test_a_damaged_line_is_told_and_passed_over(tmp_path: Path, damage: bytes) -> None:
+    Viewer.made, said = [], []
+    made = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", Viewer, said.append)
+    content = points(0.5) + damage + points(0.25)
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    made.cut_back(len(content))
+    assert Viewer.made[-1].points == [({"loss": 0.5}, 0), ({"loss": 0.25}, 0)]
+    [text] = said
+    assert "is damaged: 1 lines, the first of them line 2, can't be read" in text
+    made.close()
+
+
+def test_lines_that_are_lost_are_told(tmp_path: Path) -> None:
+    Viewer.made, said = [], []
+    made = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", Viewer, said.append)
+    (tmp_path / "metrics.jsonl").write_bytes(points(0.5))
+    made.cut_back(1000)
+    (tmp_path / "metrics.jsonl").unlink()
+    made.cut_back(1000)
+    assert ["49 bytes, and had 1000" in said[0], "0 bytes, and had 1000" in said[1], len(said)] == [True, True, 2]
+    made.close()
+
+
 def test_lines_reach_the_disk_within_a_second(metrics: MetricLog, tmp_path: Path) -> None:
     metrics.write({"loss": 1.0}, 0, 1)  # the first one at once: nothing was flushed for longer than a second
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1

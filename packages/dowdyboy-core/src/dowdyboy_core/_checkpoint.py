@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ._errors import CheckpointError
-from ._files import Content, FolderReader, Weights, prepare, read_index, remove_folder, tidy, write_folder
+from ._files import Content, FolderReader, Weights, is_whole, prepare, read_index, write_folder
+from ._folders import remove_folder, tidy, where_it_lies
 
 _KINDS = ("epoch", "last_epoch", "best_epoch")
-_NAME = re.compile(rf"({'|'.join(_KINDS)})_([1-9]\d*)")
+_NAME = re.compile(rf"({'|'.join(_KINDS)})_([1-9][0-9]*)")
 
 
 @dataclass
@@ -41,17 +42,19 @@ class Snapshot:
 
 _COUNTS = ("run", "world_size", "metrics_bytes", "epoch", "batch", "train_step", "val_step")
 _TEXTS: tuple[str, ...] = ("dowdyboy", "backend", "backend_version", "python", "name", "precision", "best_type")
+_MAX_COUNT = 2**53  # more than any run comes to
 _TREES = {"rng": list, "records": dict, "scaler": dict}
 
 
-def _check_index(folder: Path, index: Mapping[str, Any]) -> None:
+def _check_index(folder: Path, index: Mapping[str, Any], weights_only: bool) -> None:
     """Refuses an index that says something of another kind than this version writes."""
-    index = {**dict.fromkeys(("val_batch", "best_epoch", "best"), "nothing"), **index}
-    wrong = [name for name in _COUNTS if not _is_count(index.get(name))]
-    wrong += [name for name in _TEXTS if not isinstance(index.get(name), str)]
-    wrong += [name for name in ("val_batch", "best_epoch") if not _is_count(0 if index[name] is None else index[name])]
-    if not (index["best"] is None or _is_finite(index["best"])):
-        wrong.append("best")
+    wrong = [name for name in (("backend",) if weights_only else _TEXTS) if not isinstance(index.get(name), str)]
+    if not weights_only:
+        wrong += [name for name in _COUNTS if not _is_count(index.get(name))]
+        wrong += [name for name in ("val_batch", "best_epoch") if not _is_count(_or_zero(index, name))]
+        best = index.get("best", "nothing")
+        if best is not None and not (type(best) is float and math.isfinite(best)):
+            wrong.append("best")
     if wrong:
         raise CheckpointError(
             f"checkpoint.json in {str(folder)!r} has no {wrong[0]} of the right kind: "
@@ -59,12 +62,14 @@ def _check_index(folder: Path, index: Mapping[str, Any]) -> None:
         )
 
 
+def _or_zero(index: Mapping[str, Any], name: str) -> Any:
+    """What the index says, with 0 for null."""
+    value = index.get(name, "nothing")
+    return 0 if value is None else value
+
+
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_finite(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is int and 0 <= value <= _MAX_COUNT
 
 
 def read_snapshot(folder: Path, *, weights_only: bool = False) -> Snapshot:
@@ -73,9 +78,8 @@ def read_snapshot(folder: Path, *, weights_only: bool = False) -> Snapshot:
     Raises:
         CheckpointError: it is missing, damaged or not ours.
     """
-    reader = FolderReader(folder)
-    if not weights_only:
-        _check_index(folder, reader.index)
+    reader = FolderReader(where_it_lies(folder))
+    _check_index(folder, reader.index, weights_only)
     stems = {Path(name).stem for name in reader.names()}
     trees = {name for name in stems if f"{name}.json" in reader.names()}
     weights = {name: reader.weights(name) for name in sorted(stems - trees)}
@@ -92,27 +96,40 @@ class CheckpointFolder:
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         self.path = path
         self._warn = warn
+        self._told: set[str] = set()
 
     def tidy(self) -> None:
-        """Clears away what a killed run left: a checkpoint that is half-written, or whose successor is there."""
-        tidy(self.path)
-        for kind in ("last_epoch", "best_epoch"):
-            if len(self._folders(kind)) > 1:
-                self._keep_newest(kind)
+        """Clears away what a killed run left: a checkpoint that is half-written, or whose successor is there.
+
+        Where the disk won't have it, that is reported.
+        """
+        try:
+            tidy(self.path, lambda name: _NAME.fullmatch(name) is not None, is_whole)
+            for kind in ("last_epoch", "best_epoch"):
+                if len(self._folders(kind)) > 1:
+                    self._keep_newest(kind)
+        except OSError as error:
+            self._warn(f"{str(self.path)!r} can't be tidied: {error}. What a killed run left there stays for now.")
 
     def _keep_newest(self, kind: str) -> None:
         by_age = [path for _, _, path in sorted(self._ages(kind), reverse=True)]
         whole = next((path for path in by_age if self._is_whole(path)), None)
         for path in by_age[by_age.index(whole) + 1 :] if whole is not None else ():
-            remove_folder(path)
+            self._remove(path)
 
     def _is_whole(self, path: Path) -> bool:
         try:
             FolderReader(path).verify()
         except CheckpointError as error:
-            self._warn(f"Checkpoint {str(path)!r} is not usable and is passed over: {error}")
+            self._pass_over(path, error)
             return False
         return True
+
+    def _pass_over(self, path: Path, error: Exception) -> None:
+        text = f"Checkpoint {str(path)!r} is not usable and is passed over: {error}"
+        if text not in self._told:  # it may come up for several reasons, and is one problem
+            self._told.add(text)
+            self._warn(text)
 
     def save(self, kind: str, epoch: int, content: Content) -> bool:
         """Writes ``{kind}_{epoch}``; of ``last_epoch`` and ``best_epoch`` the older one goes afterwards.
@@ -125,13 +142,20 @@ class CheckpointFolder:
         folder = self.path / f"{kind}_{epoch}"
         try:
             write_folder(folder, content)
-            if kind != "epoch":
-                for other in self._folders(kind) - {folder}:
-                    remove_folder(other)
         except OSError as error:
             self._warn(f"Checkpoint {str(folder)!r} could not be saved: {error}. Training goes on without it.")
             return False
+        for other in () if kind == "epoch" else self._folders(kind) - {folder}:
+            self._remove(other)
         return True
+
+    def _remove(self, path: Path) -> None:
+        if path.is_symlink():  # somebody has put it there on purpose
+            return
+        try:
+            remove_folder(path)
+        except OSError as error:
+            self._warn(f"The old checkpoint {str(path)!r} can't be removed: {error}. It is tried again later.")
 
     def _folders(self, kind: str) -> set[Path]:
         # Whole names: best_epoch_1 is neither best_epoch_12 nor the folder best_epoch_1_mine.
@@ -148,12 +172,12 @@ class CheckpointFolder:
             try:
                 return path, read_snapshot(path)
             except CheckpointError as error:
-                self._warn(f"Checkpoint {str(path)!r} is not usable and is passed over: {error}")
+                self._pass_over(path, error)
         return None
 
     def best(self) -> Mapping[str, Any] | None:
         """What the index of the best checkpoint says, if there is one and it is whole."""
-        for path in sorted(self._folders("best_epoch")):
+        for _, _, path in sorted(self._ages("best_epoch"), reverse=True):
             if self._is_whole(path):
                 return read_index(path)
         return None
@@ -166,23 +190,35 @@ class CheckpointFolder:
         except CheckpointError:
             return False
 
+    def holds_later(self, index: Mapping[str, Any]) -> bool:
+        """Whether a whole checkpoint lies here that had come further than the one with this index."""
+        return any(age > _age_of(index) and self._is_whole(path) for age, _, path in self._ages())
+
     def last_run(self) -> int:
         """The number of the newest run that has a checkpoint here; 0 if there is none."""
         return max((age[0] for age, _, _ in self._ages()), default=0)
 
-    def _ages(self, *kinds: str) -> list[tuple[tuple[int, int, int, int], str, Path]]:
+    def _ages(self, *kinds: str) -> list[tuple[Age, str, Path]]:
         """How far each checkpoint had come, its name and its path: what orders them without asking a clock."""
         found = []
         for path in sorted(path for kind in kinds or _KINDS for path in self._folders(kind)):
             try:
                 index = read_index(path)
-                in_validation = -1 if index["val_batch"] is None else int(index["val_batch"])
-                age = (int(index["run"]), int(index["epoch"]), int(index["batch"]), in_validation)
-            except (CheckpointError, KeyError, TypeError, ValueError) as error:
-                self._warn(f"Checkpoint {str(path)!r} is not usable and is passed over: {error}")
+                _check_index(path, index, weights_only=False)
+            except CheckpointError as error:
+                self._pass_over(path, error)
                 continue
-            found.append((age, path.name, path))
+            found.append((_age_of(index), path.name, path))
         return found
+
+
+Age = tuple[int, int, int, int]
+"""Run, epochs that are over, training batches of the next one, and validation batches after these."""
+
+
+def _age_of(index: Mapping[str, Any]) -> Age:
+    in_validation = -1 if index["val_batch"] is None else int(index["val_batch"])
+    return int(index["run"]), int(index["epoch"]), int(index["batch"]), in_validation
 
 
 def numbered(names: Mapping[str, Any], stem: str) -> list[Any]:

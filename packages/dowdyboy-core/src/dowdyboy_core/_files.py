@@ -5,26 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ._errors import CheckpointError
+from ._folders import UNFINISHED, clear, make_folder, put_in_place, sync_folder
 from ._state import Array, decode, encode
 
 INDEX = "checkpoint.json"
 FORMAT = "dowdyboy-checkpoint"
 FORMAT_VERSION = 1
-UNFINISHED = ".unfinished-"
-REPLACED = ".replaced-"
 
 _MAX_INDEX_BYTES = 2**24  # thousands of times what any checkpoint of ours has
 _NO_DIGEST = "0" * 64
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 Weights = dict[str, Array]
 
@@ -70,50 +69,20 @@ def write_folder(folder: Path, content: Content) -> None:
     Raises:
         OSError: the disk won't have it; nothing of the new folder stays.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     unfinished = folder.with_name(UNFINISHED + folder.name)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    clear(unfinished)
     unfinished.mkdir()
     try:
         files = {name: _write_file(unfinished / name, write) for name, write in content.writers.items()}
         whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **content.index, "files": files}
         sealed = _sealed(whole)
         _write_file(unfinished / INDEX, lambda: iter([sealed]))
-        _sync_folder(unfinished)
-        _put_in_place(unfinished, folder)
+        sync_folder(unfinished)
+        put_in_place(unfinished, folder)
     except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        clear(unfinished)
         raise
-
-
-def _put_in_place(unfinished: Path, folder: Path) -> None:
-    replaced = folder.with_name(REPLACED + folder.name)
-    if folder.exists():
-        shutil.rmtree(replaced, ignore_errors=True)
-        folder.rename(replaced)
-    unfinished.rename(folder)
-    _sync_folder(folder.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def remove_folder(folder: Path) -> None:
-    """Removes a folder so that half of it never looks like one if the process is killed in between."""
-    hidden = folder.with_name(UNFINISHED + folder.name)
-    if hidden.exists():
-        shutil.rmtree(hidden, ignore_errors=True)
-    shutil.rmtree(folder.rename(hidden))
-
-
-def tidy(parent: Path) -> None:
-    """Clears away what a killed ``write_folder`` left in ``parent``, and puts back what it was about to replace."""
-    for path in sorted(parent.glob(REPLACED + "*")) if parent.is_dir() else ():
-        original = path.with_name(path.name.removeprefix(REPLACED))
-        if original.exists():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.rename(original)
-    for path in parent.glob(UNFINISHED + "*") if parent.is_dir() else ():
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -124,7 +93,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     """
     try:
         content = _read_index(folder / INDEX)
-        index = json.loads(content)
+        index = _parse_json(content)
     except FileNotFoundError:
         raise CheckpointError(
             f"{str(folder)!r} holds no {INDEX}. Give the folder of one checkpoint, such as out_dir/checkpoint/epoch_1."
@@ -175,7 +144,7 @@ def _sealed(index: Mapping[str, Any]) -> bytes:
 
 
 def _digest_of_index(content: bytes, said: Any) -> str:
-    if not isinstance(said, str) or len(said) != len(_NO_DIGEST):
+    if not isinstance(said, str) or not _DIGEST.fullmatch(said):
         return ""
     return hashlib.sha256(_NO_DIGEST.encode().join(content.rsplit(said.encode(), 1))).hexdigest()
 
@@ -207,7 +176,7 @@ class FolderReader:
         """
         arrays = self.weights(name) if f"{name}.safetensors" in self.names() else {}
         try:
-            value = json.loads(self._checked(f"{name}.json"))
+            value = _parse_json(self._checked(f"{name}.json"))
         except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{name}.json in {str(self._folder)!r} is no JSON: {error}.") from error
         return decode(value, arrays)
@@ -225,7 +194,7 @@ class FolderReader:
                     "Use another checkpoint."
                 )
             content = path.read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: of a name that no file can have
             raise CheckpointError(f"{str(path)!r} can't be read: {error}. Use another checkpoint.") from error
         if hashlib.sha256(content).hexdigest() != said.get("sha256"):
             raise CheckpointError(f"{str(path)!r} doesn't match its digest: it is damaged. Use another checkpoint.")
@@ -235,6 +204,37 @@ class FolderReader:
         """Reads every file and checks its digest."""
         for name in self.names():
             self._checked(name)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder is what ``write_folder`` made it."""
+    try:
+        FolderReader(folder).verify()
+    except CheckpointError:
+        return False
+    return True
+
+
+def _parse_json(content: bytes) -> Any:
+    """A JSON value; a key that is there twice is refused, since other readers may take the other value for it.
+
+    Raises:
+        ValueError: it is none.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(content, object_pairs_hook=_without_doubles, parse_constant=_no_constant)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r:.80} is there twice")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _parse_safetensors(content: bytes, name: str) -> Weights:
@@ -315,12 +315,3 @@ def _write_file(path: Path, write: Write) -> dict[str, Any]:
             size += len(piece)
         os.fsync(file.fileno())
     return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems can't sync a folder; the files themselves are synced
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,9 +16,13 @@ from typing import Any
 from ._backend import Backend
 from ._checkpoint import numbered
 from ._errors import CheckpointError, ConfigError
-from ._files import REPLACED, FolderReader, Weights, prepare, read_index, remove_folder, tidy, write_folder
+from ._files import FolderReader, Weights, is_whole, prepare, read_index, write_folder
+from ._folders import remove_folder, tidy, where_it_lies
 from ._state import describe_differences
 from ._version import __version__
+
+_LABEL = r"[^\W_][\w.-]*"
+_NAME = re.compile(rf"chk_(?:{_LABEL}_)?step_(?:0|[1-9][0-9]*)")
 
 
 def save_numbered(
@@ -34,7 +38,7 @@ def save_numbered(
 def save_labelled(backend: Backend, step: Any, dir_path: Any, model_list: Any, optimizer_list: Any, label: Any) -> Path:
     """Writes ``dir_path/chk_{label}_step_{step}``, then clears away the others with that very label."""
     # Without the word "step" no label makes a name that reads like a numbered one.
-    if not isinstance(label, str) or not re.fullmatch(r"[^\W_][\w.-]*", label) or "step" in label.split("_"):
+    if not isinstance(label, str) or not re.fullmatch(_LABEL, label) or "step" in label.split("_"):
         raise ConfigError(
             f"label={label!r:.80} is no label. Give letters, digits, '_', '-' and '.', with a letter or digit first "
             "and without the word 'step', such as 'best' or 'best_cw'."
@@ -52,9 +56,7 @@ def load(backend: Backend, resume_dir: Any, model_list: Any, optimizer_list: Any
     """
     models, optimizers = _parts(backend, model_list, optimizer_list)
     folder = _folder("resume_dir", resume_dir)
-    replaced = folder.with_name(REPLACED + folder.name)
-    # A process that was killed while it saved the folder anew may have left the old one under this name.
-    reader = FolderReader(replaced if replaced.is_dir() and not folder.exists() else folder)
+    reader = FolderReader(where_it_lies(folder))
     stems = {Path(name).stem: Path(name).stem for name in reader.names()}
     weights = [reader.weights(name) for name in numbered(stems, "model")]
     states = [] if optimizer_list is None else [reader.tree(name) for name in numbered(stems, "optimizer")]
@@ -104,7 +106,7 @@ def _save(backend: Backend, stem: str, step: Any, dir_path: Any, model_list: Any
     weights, trees = _content(backend, model_list, optimizer_list)
     folder = parent / f"{stem}{number}"
     try:
-        tidy(parent)
+        tidy(parent, lambda name: _NAME.fullmatch(name) is not None, is_whole)
         order = 1 + max((order for order, _ in _saved(parent, stem)), default=0)
         index = {"dowdyboy": __version__, "backend": backend.name, "backend_version": backend.version}
         write_folder(folder, prepare({**index, "step": number, "order": order}, weights, trees))

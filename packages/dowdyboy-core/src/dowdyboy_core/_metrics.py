@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from io import SEEK_END, FileIO
 from pathlib import Path
 from typing import Any
 
 from ._backend import Tracker
+from ._lines import LineFile
 
 FLUSH_INTERVAL = 1.0
 """Seconds that a line may wait in memory."""
@@ -33,46 +31,35 @@ class MetricLog:
         open_tracker: Callable[[], Tracker | None],
         warn: Callable[[str], None],
     ) -> None:
-        self._path = path
+        self._file = LineFile(path, warn)
         self._viewer_folder = viewer_folder
         self._open_tracker = open_tracker
         self._warn = warn
         self._opened = False
-        self._pending: list[str] = []  # lines that are not in the file yet
-        self._failing = False
         self._tracker: Tracker | None = None
         self._flushed = 0.0
 
     def write(self, values: Mapping[str, float], step: int, epoch: int) -> None:
         """Adds one point to each named curve; a disk that won't have it is told once, and tried again later."""
         if not self._opened:
-            self._open_viewer()
+            self._open()
         said = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
-        line = json.dumps({"step": step, "epoch": epoch, "values": said}, ensure_ascii=False, allow_nan=False)
-        self._pending.append(line + "\n")
+        line = {"step": step, "epoch": epoch, "values": said}
+        self._file.add(json.dumps(line, ensure_ascii=False, allow_nan=False))
         if time.monotonic() - self._flushed > FLUSH_INTERVAL:
             self._flush()
         self._draw(values, step)
 
     def _flush(self) -> None:
         self._flushed = time.monotonic()
-        if not self._pending:
-            return
-        try:
-            # By its path each time, since the folder may have vanished and come back.
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab", buffering=0) as file:
-                _append(file, "".join(self._pending).encode())
-        except OSError as error:
-            if not self._failing:
-                self._warn(f"{str(self._path)!r} can't be written: {error}. Its lines are kept until it can be.")
-            self._failing = True
-            return
-        self._pending.clear()
-        self._failing = False
+        self._file.flush()
 
-    def _open_viewer(self) -> None:
+    def _open(self) -> None:
         self._opened = True
+        try:
+            self._file.mend()
+        except OSError as error:
+            self._warn(f"{str(self._file.path)!r} can't be written: {error}. What a killed run left in it stays.")
         try:
             self._tracker = self._open_tracker()
         except OSError as error:
@@ -95,15 +82,11 @@ class MetricLog:
     def size(self) -> int:
         """The length of the file in bytes, with all that was written so far."""
         self._flush()
-        try:
-            return self._path.stat().st_size
-        except OSError:  # there is none
-            return 0
+        return self._file.size()
 
     def sync(self) -> None:
-        """Has the system put the file on the disk itself; where it can't, writing has told so, or the disk has gone."""
-        with suppress(OSError), self._path.open("rb") as file:
-            os.fsync(file.fileno())
+        """Has the system put the file on the disk itself."""
+        self._file.sync()
 
     def cut_back(self, size: int) -> None:
         """Drops what was written after the file had ``size`` bytes, and has the viewer draw the rest anew.
@@ -111,17 +94,41 @@ class MetricLog:
         No viewer can take points back, and one that was killed may not have written its last ones.
         """
         self.close()
-        if not self._path.exists():
+        path = self._file.path
+        if not path.exists() and not size:
             return
-        if self._path.stat().st_size > size:
-            with self._path.open("r+b") as file:
-                file.truncate(size)
-        shutil.rmtree(self._viewer_folder, ignore_errors=True)
-        self._open_viewer()
-        if self._tracker is not None:
-            with self._path.open(encoding="utf-8") as lines:
-                for line in map(json.loads, lines):
-                    self._draw({name: float(value) for name, value in line["values"].items()}, line["step"])
+        if self._file.size() < size:
+            self._warn(
+                f"{str(path)!r} has {self._file.size()} bytes, and had {size} when the checkpoint was saved: some of "
+                "its lines are lost."
+            )
+        try:
+            self._file.cut(size)
+            shutil.rmtree(self._viewer_folder, ignore_errors=True)
+            self._open()
+            self._draw_anew()
+        except OSError as error:
+            self._warn(f"{str(path)!r} can't be brought back to where the run goes on: {error}.")
+
+    def _draw_anew(self) -> None:
+        if self._tracker is None or not self._file.path.exists():
+            return
+        unreadable = []
+        with self._file.path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    point = json.loads(line)
+                    values = {str(name): float(value) for name, value in point["values"].items()}
+                    step = int(point["step"])
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                    unreadable.append(number)
+                    continue
+                self._draw(values, step)
+        if unreadable:
+            self._warn(
+                f"{str(self._file.path)!r} is damaged: {len(unreadable)} lines, the first of them line "
+                f"{unreadable[0]}, can't be read and are not drawn."
+            )
 
     def close(self) -> None:
         """Writes out what is left and closes the viewer; a later ``write`` opens it again."""
@@ -133,18 +140,6 @@ class MetricLog:
                 tracker.close()
             except OSError as error:
                 self._lose_viewer(error)
-
-
-def _append(file: FileIO, content: bytes) -> None:
-    """Adds ``content`` to a file whole, or not at all if the disk won't have it."""
-    start = file.seek(0, SEEK_END)
-    rest = memoryview(content)
-    try:
-        while rest:
-            rest = rest[file.write(rest) :]
-    except OSError:
-        file.truncate(start)
-        raise
 
 
 def as_number(value: Any, to_float: Callable[[Any], float]) -> float | None:

@@ -98,10 +98,12 @@ class Persistence(Surface):
     def _best_of_all(self) -> tuple[float | None, int | None]:
         """The best value, and its epoch: of the resumed checkpoint, or of a later and better one that lies there."""
         found = self._checkpoints.best() if self.is_main_process() else None
-        if found is not None and found.get("best_type") == self.config.save_best_type:
-            value = found.get("best")
-            if isinstance(value, float) and self._improves(value):
-                return value, found.get("best_epoch")
+        assert self._resumed is not None
+        # That of a run before this one never counted here: nor may it because this one was killed in between.
+        if found is not None and found["run"] >= self._resumed.index["run"]:
+            value = found["best"]
+            if found["best_type"] == self.config.save_best_type and value is not None and self._improves(value):
+                return value, found["best_epoch"]
         return self._position.best, self._position.best_epoch
 
     def _begin_files(self) -> None:
@@ -116,6 +118,8 @@ class Persistence(Surface):
                 )
             if self.config.resume == "auto" and not before:
                 self._curves_end = 0  # what a run drew that was killed before its first checkpoint
+        elif self._checkpoints.holds_later(self._resumed.index):
+            self._run = before + 1  # or the next restart would go on from those, which are not of this run
         else:
             self._run = max(before, int(self._resumed.index["run"]))
         if self._curves_end is not None:

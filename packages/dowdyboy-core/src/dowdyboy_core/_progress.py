@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from .log import going_on
+
 PLAIN_INTERVAL = 30.0
 """Seconds between two plain lines."""
 
@@ -66,7 +68,8 @@ class _PlainProgress(Progress):
             remaining = f", {(self._total - self._done) / rate:.0f} s left"
         state = self._describe()
         line = f"{self._title} {count} [{seconds:.1f} s{remaining}, {rate:.1f} batches/s]"
-        print(f"{line} {state}" if state else line, file=sys.stderr, flush=True)
+        with going_on():
+            print(f"{line} {state}" if state else line, file=sys.stderr, flush=True)
 
 
 class _BarProgress(Progress):

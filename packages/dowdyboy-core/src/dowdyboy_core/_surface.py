@@ -16,6 +16,7 @@ from ._backend import Backend, Tracker
 from ._checkpoint import CheckpointFolder
 from ._config import TrainerConfig
 from ._errors import ConfigError
+from ._folders import make_folder
 from ._metrics import MetricLog, as_number
 from ._optim import LossScaler, Stepper
 from ._records import Records
@@ -49,7 +50,7 @@ class Surface:
         warn = partial(self._run_log.write, level=logging.WARNING)
         open_tracker = partial(_open_tracker, config, backend, self._viewer_folder)
         self._metrics = MetricLog(self._out_dir / "metrics.jsonl", self._viewer_folder, open_tracker, warn)
-        weakref.finalize(self, _close, self._run_log, self._metrics)
+        weakref.finalize(self, _close, self._metrics, self._run_log)
         self._checkpoints = CheckpointFolder(self._out_dir / "checkpoint", self._warn)
         self._position = Position()
         self._epoch = 0
@@ -275,7 +276,7 @@ def _check_config(config: TrainerConfig, backend: Backend) -> None:
 
 def _writable(out_dir: Path) -> Path:
     try:
-        out_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(out_dir)
     except OSError as error:
         raise ConfigError(f"out_dir={str(out_dir)!r} can't be made: {error}. Give a folder that can be.") from error
     if not os.access(out_dir, os.W_OK | os.X_OK):

@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ._errors import ConfigError
+from ._lines import LineFile
 
 __all__ = ["log", "logging_conf", "warn"]
 
@@ -32,7 +35,8 @@ class RunLog:
             raise ConfigError(f"filemode={filemode!r} is not one of 'a', 'w'.")
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            handler = logging.FileHandler(path, mode=filemode, encoding="utf-8")
+            with Path(path).open(filemode, encoding="utf-8"):
+                handler = _Handler(Path(path).absolute())
         except OSError as error:
             raise ConfigError(f"The log {os.fspath(path)!r} can't be written: {error}. Give another path.") from error
         self.close()
@@ -54,14 +58,44 @@ class RunLog:
             handler.close()
 
 
+class _Handler(logging.Handler):
+    """Writes records to a file, and goes on if the disk is full."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = LineFile(path, print_line)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._file.add(self.format(record))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.flush()
+        super().close()
+
+
 def print_line(text: str) -> None:
     """Prints a line above any progress bar."""
     tqdm = sys.modules.get("tqdm")  # no bar can be there if nobody has imported it
-    if tqdm is None:
-        print(text, flush=True)
-    else:
-        tqdm.tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+    with going_on():
+        if tqdm is None:
+            print(text, flush=True)
+        else:
+            tqdm.tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+
+
+@contextmanager
+def going_on() -> Iterator[None]:
+    """Has a program go on whose output was sent to a file, on a disk that is full now; nothing could be told there.
+
+    Whoever reads its output through a pipe may end it by closing that, as ever.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
 
 
 _default = RunLog()
