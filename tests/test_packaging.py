@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ COMBINATIONS = {
     "torch": ["dowdyboy_core", "dowdyboy_torch"],
     "paddle": ["dowdyboy_core", "dowdyboy_paddle"],
 }
+DISK = Path("/var/tmp") if Path("/var/tmp").is_dir() else None
 UTILITIES = {"args", "assist", "dataset_util", "log", "rand", "trainer"}
 
 IMPORTS = """
@@ -181,7 +183,8 @@ def environments(
         encoding="utf-8",
     )
 
-    folders = {combination: tmp_path_factory.mktemp(combination) for combination in COMBINATIONS}
+    # Not where pytest keeps its folders, which may be in memory: these have gigabytes, and programs in them.
+    folders = {combination: Path(tempfile.mkdtemp(prefix=combination, dir=DISK)) for combination in COMBINATIONS}
 
     def install(combination: str) -> Path:
         folder = folders[combination]
@@ -197,7 +200,6 @@ def environments(
         with ThreadPoolExecutor() as pool:
             yield dict(zip(COMBINATIONS, pool.map(install, COMBINATIONS), strict=True))
     finally:
-        # pytest keeps the temporary folders of three runs, and these are of gigabytes.
         for folder in folders.values():
             shutil.rmtree(folder)
 

@@ -62,7 +62,7 @@ def test_the_checks_that_pytest_collects_are_those_of_the_manifest() -> None:
     ("options", "says"),
     [
         ([], "the conformance checks need --backend"),
-        (["--backend", "jax"], "--backend jax: give torch, paddle, or a harness as package.module:Class"),
+        (["--backend", "jax"], "--backend jax: give torch, paddle, numpy, or a harness as package.module:Class"),
         (["--backend", "no_such_module:Harness"], "No module named 'no_such_module'"),
         (["--backend", "json:JSONDecoder"], "is no subclass of dowdyboy_conformance.Harness"),
     ],

@@ -35,6 +35,8 @@ class Harness(ABC):
         rank_variables: the others that it must set.
         linear_is_transposed: whether linear layers keep their weight as (in, out).
         arrays_become_tensors: whether the framework's own loader makes tensors of the arrays in a batch.
+        running_variance: the path of the running variance of ``norm0`` in the state of ``model``.
+        running_variance_is_biased: whether that follows the biased variance of a batch of n, not n / (n - 1) times it.
         capabilities: of ``'fp16'`` and ``'bf16'`` those that the CPU can do.
     """
 
@@ -45,6 +47,8 @@ class Harness(ABC):
     rank_variables: ClassVar[tuple[str, ...]]
     linear_is_transposed: ClassVar[bool] = False
     arrays_become_tensors: ClassVar[bool] = False
+    running_variance: ClassVar[str] = "norm0.running_var"
+    running_variance_is_biased: ClassVar[bool] = False
     capabilities: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod

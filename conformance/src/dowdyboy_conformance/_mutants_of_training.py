@@ -52,7 +52,7 @@ class RecordsReversed(Mutant):
     """Gives the records of an epoch in reverse."""
 
     def spoil(self, trainer: Any) -> None:
-        change(trainer._backend, "stack", lambda original: lambda values, dtype: original(values[::-1], dtype))
+        change(trainer._backend, "stack", lambda original: lambda values, dtype: original(list(values)[::-1], dtype))
 
 
 class RecordsAlias(Mutant):
@@ -148,3 +148,37 @@ class PlateauGetsNan(Mutant):
             return step
 
         change(trainer._backend, "step_scheduler", make)
+
+
+class ClipsTooMuch(Mutant):
+    """Clips to a bound that is smaller by a thousandth."""
+
+    scenario = "long_training"
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            return lambda optimizer, max_norm: original(optimizer, max_norm * 0.999)
+
+        change(trainer._backend, "clip_gradients", make)
+
+
+class VarianceBiased(Mutant):
+    """Has BatchNorm follow the biased variance."""
+
+    def spoil(self, trainer: Any) -> None:
+        def undo(layer: Any, inputs: Any, output: Any) -> None:
+            if layer.training:
+                unbiased = inputs[0].detach().var(dim=0)
+                # By .data, since autograd minds a buffer that changes between forward and backward.
+                layer.running_var.data.sub_(layer.momentum * unbiased / len(inputs[0]))
+
+        def make(original: Any) -> Any:
+            def prepare(model: Any, **named: Any) -> Any:
+                for layer in model.modules():
+                    if hasattr(layer, "running_var"):
+                        layer.register_forward_hook(undo)
+                return original(model, **named)
+
+            return prepare
+
+        change(trainer._backend, "prepare_model", make)

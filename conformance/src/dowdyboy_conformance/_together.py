@@ -36,6 +36,7 @@ SCENARIOS = {
             "own_disks",
             "stopping",
         ],
+        "_scenario_of_frameworks": ["long_training"],
     }.items()
     for name in names
 }

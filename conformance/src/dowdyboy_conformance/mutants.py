@@ -67,6 +67,7 @@ from ._mutants_of_state import (
 )
 from ._mutants_of_training import (
     BestForgotten,
+    ClipsTooMuch,
     GradientsInVal,
     LastOfEqualsIsBest,
     MeanInFloat32,
@@ -81,6 +82,7 @@ from ._mutants_of_training import (
     RecordsReversed,
     RecordsStay,
     SchedulerTwice,
+    VarianceBiased,
 )
 from ._mutation import Mutant
 
@@ -97,7 +99,7 @@ EXPECTED: dict[type[Mutant], dict[str, str]] = {
     MeanInFloat32: {"B-1": "test_the_value_is_the_mean_of_the_record"},
     LastOfEqualsIsBest: {"B-2": "test_the_best_epoch"},
     NanIsBest: {"B-3": "test_without_a_finite_value_there_is_no_best"},
-    BestForgotten: {"B-9": "test_a_later_fit_knows_the_best_so_far"},
+    BestForgotten: {"B-9": "test_a_resumed_fit_knows_the_best_so_far"},
     SchedulerTwice: {"L-4": "test_a_clock_scheduler_steps_once_per_epoch"},
     PlateauGetsNan: {"L-5": "test_a_plateau_scheduler_follows_the_value"},
     OldOnesStay: {"B-5": "test_the_best_epoch"},
@@ -153,6 +155,11 @@ EXPECTED: dict[type[Mutant], dict[str, str]] = {
     ValidatesAgain: {"C-19": "test_a_stopped_run_is_saved_at_the_next_batch_and_goes_on"},
     BetterOneLost: {"B-10": "test_a_resumed_run_keeps_a_better_checkpoint"},
     StopsAtTheEnd: {"W-19": "test_a_signal_to_one_process_stops_all_at_the_same_batch"},
+    ClipsTooMuch: {
+        "O-3": "test_clipping_divides_by_the_norm_plus_a_millionth",
+        "N-4": "test_long_training_is_that_of_the_reference",
+    },
+    VarianceBiased: {"N-3": "test_the_running_variance_is_biased_or_not_as_the_framework_has_it"},
     StepsRestart: {"H-1": "test_the_order_of_events_with_a_clock_scheduler"},
 }
 """For each mutant the check that must fail, by the clause that it breaks. (A check with parameters must fail once.)"""

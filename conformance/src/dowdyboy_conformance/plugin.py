@@ -16,6 +16,7 @@ pytest.register_assert_rewrite("dowdyboy_conformance.checks")
 BUILT_IN = {
     "torch": "dowdyboy_conformance.harnesses.torch:TorchHarness",
     "paddle": "dowdyboy_conformance.harnesses.paddle:PaddleHarness",
+    "numpy": "dowdyboy_conformance.harnesses.numpy:NumpyHarness",
 }
 _CHECKS = "dowdyboy_conformance.checks."
 _HARNESSES = pytest.StashKey[dict[str, Harness]]()
@@ -28,7 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="what to check: torch, paddle, or the harness of another framework as package.module:Class; "
+        help="what to check: torch, paddle, numpy (the reference), or the harness of another framework as "
+        "package.module:Class; "
         "may be given several times, or with commas",
     )
 
@@ -66,6 +68,13 @@ def together(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -> Toge
     only = getattr(harness, "scenario", None)
     chosen = {name: place for name, place in SCENARIOS.items() if only in (None, name)}
     return Together(harness, tmp_path_factory.mktemp("together"), chosen)
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Together:
+    """The same of the reference, as far as other backends are compared with it."""
+    chosen = {"long_training": SCENARIOS["long_training"]}
+    return Together(load_harness("numpy"), tmp_path_factory.mktemp("reference"), chosen)
 
 
 def _is_check(module: Any) -> bool:

@@ -54,6 +54,46 @@ def test_a_block_leaves_the_streams_as_they_were(before: int) -> None:
     assert (draw(), draw()) == wanted
 
 
+def test_blocks_in_a_row_leave_whatever_is_drawn_between_them() -> None:
+    """The second of a pair of normal numbers is kept by numpy without its generator moving on."""
+    draws = [np.random.random, np.random.randn, np.random.randn, np.random.randn, np.random.random, np.random.randn]
+
+    def run(block: Callable[[], None]) -> list[float]:
+        np.random.seed(4)
+        seen = []
+        for function in draws:
+            for _ in range(3):
+                block()
+            seen.append(float(function()))
+            block()
+        return seen
+
+    streams = RandomStreams(OneStream())
+
+    def block() -> None:
+        with streams.isolated(5):
+            draw()
+
+    assert run(block) == run(lambda: None)
+
+
+def test_another_generator_of_the_user_is_put_back_too() -> None:
+    numpy_random: Any = np.random
+    usual, own = numpy_random.get_bit_generator(), np.random.PCG64(3)
+    streams = RandomStreams(OneStream())
+    with streams.isolated(5):
+        pass
+    numpy_random.set_bit_generator(own)
+    try:
+        first = float(np.random.random())
+        with streams.isolated(5):
+            draw()
+        assert numpy_random.get_bit_generator() is own
+        assert first != float(np.random.random()) == float(np.random.Generator(np.random.PCG64(3)).random(2)[1])
+    finally:
+        numpy_random.set_bit_generator(usual)
+
+
 def test_a_block_draws_what_its_seed_says() -> None:
     framework = OneStream()
     streams = RandomStreams(framework)

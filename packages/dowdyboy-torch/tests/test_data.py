@@ -348,14 +348,43 @@ def test_batches_are_dealt_out(workers: int) -> None:
     assert [dealt(rank, True) for rank in range(3)] == [[[0], [3]], [[1], [4]], [[2], [0]]]
 
 
-def test_tensors_alone_are_read_without_seeding() -> None:
-    parts = BACKEND.split_loader(DataLoader(TensorDataset(torch.arange(4))), STREAMS.isolated)
-    assert isinstance(parts, MapParts)
-    assert not parts.draws_random
-    own = DataLoader(TensorDataset(torch.arange(4)), collate_fn=first_sample)
-    parts = BACKEND.split_loader(own, STREAMS.isolated)
-    assert isinstance(parts, MapParts)
-    assert parts.draws_random
+TENSORS = [
+    torch.arange(4),
+    torch.rand(4, 2, 3),
+    torch.rand(4, 1).to(torch.bfloat16),
+    torch.rand(4) > 0.5,
+    torch.arange(8, dtype=torch.uint8).reshape(4, 2),
+    torch.rand(3, 4).T,
+]
+
+
+@pytest.mark.parametrize("indices", [[2, 0], [3], [-1, 1, 1]])
+def test_tensors_alone_are_read_at_once_and_come_as_they_would(indices: list[int]) -> None:
+    parts = BACKEND.split_loader(DataLoader(TensorDataset(*TENSORS)), STREAMS.isolated)
+    assert isinstance(parts, MapParts) and parts.read_at_once is not None
+    found = parts.read_at_once(indices)
+    assert type(found) is list and len(found) == len(TENSORS)
+    expected = parts.collate([parts.dataset[index] for index in indices])
+    for item, wanted in zip(found, expected, strict=True):
+        assert (item.dtype, item.is_contiguous()) == (wanted.dtype, wanted.is_contiguous())
+        assert torch.equal(item, wanted)
+        assert not any(item.data_ptr() == tensor.data_ptr() for tensor in TENSORS)
+
+
+class OwnTensors(TensorDataset):
+    """May do anything in __getitem__."""
+
+
+def test_what_may_draw_random_numbers_is_not_read_at_once() -> None:
+    data = TensorDataset(torch.arange(4))
+    for loader in (
+        DataLoader(data, collate_fn=first_sample),
+        DataLoader(OwnTensors(torch.arange(4))),
+        DataLoader(data, batch_size=None),
+    ):
+        parts = BACKEND.split_loader(loader, STREAMS.isolated)
+        assert isinstance(parts, MapParts)
+        assert parts.read_at_once is None
 
 
 def test_an_error_while_reading_is_raised_with_its_text() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -167,17 +168,25 @@ def test_nothing_is_saved_where_saving_is_off(harness: Harness, tmp_path: Path) 
 
 
 @pytest.mark.clause("B-9", "L-8")
-@pytest.mark.parametrize("resume", [True, False])
-def test_a_later_fit_knows_the_best_so_far(harness: Harness, tmp_path: Path, resume: bool) -> None:
+def test_a_later_fit_knows_the_best_so_far(harness: Harness, tmp_path: Path) -> None:
     run = follow(harness, tmp_path, [3.0, 1.0])
-    values = [0.0, 0.0, 2.0, 1.5]
-    if resume:
-        run = build(harness, tmp_path, samples=4, epoch=4, enable_save_checkpoint=True, save_best=True, resume="auto")
-        run.trainer.set_save_best_calc_func(lambda trainer: values[trainer.epoch - 1])
-    else:
-        run.trainer.set_save_best_calc_func(lambda trainer: 2.0)
+    run.trainer.set_save_best_calc_func(lambda trainer: 2.0)
     run.fit(val=False)
-    assert "best_epoch_2" in folders(tmp_path) and len(run.losses) == (2 if resume else 4)
+    assert "best_epoch_2" in folders(tmp_path) and len(run.losses) == 4
+
+
+@pytest.mark.clause("B-9")
+@pytest.mark.parametrize("taken_away", [False, True])
+def test_a_resumed_fit_knows_the_best_so_far(harness: Harness, tmp_path: Path, taken_away: bool) -> None:
+    follow(harness, tmp_path, [1.0, 3.0])
+    if taken_away:  # to another disk, say: then the value is in the resumed checkpoint alone
+        shutil.rmtree(tmp_path / "checkpoint" / "best_epoch_1")
+    values = [0.0, 0.0, 2.0, 1.5]
+    run = build(harness, tmp_path, samples=4, epoch=4, enable_save_checkpoint=True, save_best=True, resume="auto")
+    run.trainer.set_save_best_calc_func(lambda trainer: values[trainer.epoch - 1])
+    run.fit(val=False)
+    assert len(run.losses) == 2
+    assert [name for name in folders(tmp_path) if name.startswith("best")] == ["best_epoch_1"] * (not taken_away)
 
 
 def _given(values: list[float], trainer: Trainer) -> float:

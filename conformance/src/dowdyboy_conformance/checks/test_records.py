@@ -25,6 +25,7 @@ def recorded(harness: Harness, out_dir: Path, *values: Any) -> Any:
 
 CASES: list[tuple[str, list[Any], str, Any]] = [
     ("int", [1, 2], "int64", [1, 2]),
+    ("large int", [2**53 + 1, -(2**63)], "int64", [2**53 + 1, -(2**63)]),
     ("bool", [True, False], "bool", [True, False]),
     ("float", [0.5, 1.5], "float32", [0.5, 1.5]),
     ("numpy float32", [np.float32(0.5)], "float32", [0.5]),
@@ -40,6 +41,7 @@ CASES: list[tuple[str, list[Any], str, Any]] = [
     ("int and float", [1, 0.5], "float32", [1, 0.5]),
     ("float and int", [0.5, 1], "float32", [0.5, 1]),
     ("bool and float", [True, 0.5], "float32", [1, 0.5]),
+    ("all kinds", [True, 2, 0.5, np.float32(0.25), np.bool_(True), 7], "float32", [1, 2, 0.5, 0.25, 1, 7]),
     ("float and float64", [0.5, np.float64(0.1), 1], "float64", [0.5, 0.1, 1]),
 ]
 
@@ -160,6 +162,14 @@ REFUSED: list[tuple[Any, str]] = [
     (
         {"ok": 1, "x": np.complex64(1)},
         "Record 'x' got a value of type complex64. Record bools, integers or real floating-point numbers.",
+    ),
+    (
+        {"ok": 1, "x": 2**63},
+        "Record 'x' got 9223372036854775808, which is no int64. Record smaller integers, or floats.",
+    ),
+    (
+        {"ok": 1, "old": -(2**63) - 1},
+        "Record 'old' got -9223372036854775809, which is no int64. Record smaller integers, or floats.",
     ),
     (
         {"ok": 1, "old": [1, 2]},

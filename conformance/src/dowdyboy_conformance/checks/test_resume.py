@@ -147,6 +147,7 @@ def test_a_later_save_makes_up_for_one_that_failed(harness: Harness, tmp_path: P
 
     def on_epoch_end(trainer: Any, ep: int) -> None:
         if ep == 2:
+            trainer.wait_for_checkpoint()  # that of epoch 1, which is to fail
             (tmp_path / "checkpoint").unlink()
 
     run.fit(on_epoch_end=on_epoch_end)

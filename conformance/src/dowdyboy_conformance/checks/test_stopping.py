@@ -20,11 +20,11 @@ from dowdyboy_conformance._resuming import Place, assert_equal, go, outcome, rea
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Puts back the handlers of signals, as whoever runs the checks has set them."""
-    signums = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(signum) for signum in signums]
+    """Has signals handled as in a script in a terminal: a shell has what it starts in the background ignore SIGINT."""
+    usual: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {signum: signal.signal(signum, handler) for signum, handler in usual.items()}
     yield
-    for signum, handler in zip(signums, before, strict=True):
+    for signum, handler in before.items():
         signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
 

@@ -60,6 +60,8 @@ class PaddleHarness(Harness):
     rank_variables = ("PADDLE_TRAINER_ID", "PADDLE_TRAINER_ENDPOINTS")
     linear_is_transposed = True
     arrays_become_tensors = True
+    running_variance = "norm0._variance"
+    running_variance_is_biased = True
 
     def make_trainer(self, config: TrainerConfig) -> Trainer:
         return Trainer(config)

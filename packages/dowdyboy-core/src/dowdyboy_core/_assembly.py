@@ -182,7 +182,8 @@ def _as_stream(role: str, loader: Any) -> StreamParts:
             "iterable."
         )
     batches: Callable[[], Iterator[Any]] = loader.__iter__
-    return StreamParts(batches, len(loader) if isinstance(loader, Sized) else None)
+    draws = type(loader) not in (list, tuple)  # in which all batches are there already
+    return StreamParts(batches, len(loader) if isinstance(loader, Sized) else None, lazy=draws)
 
 
 def _listed(method: str, values: Any) -> list[Any]:

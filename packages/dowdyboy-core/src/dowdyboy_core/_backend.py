@@ -66,7 +66,7 @@ class Backend(ABC):
         """Sets the precision of ``forward_context`` and gives the one in force, ``'no'`` where it can't be had."""
 
     def gather(self, value: Any) -> list[Any]:
-        """A plain value of every process, in the order of the ranks."""
+        """A value of every process, in the order of the ranks: a tree, as ``_state`` describes them."""
         return [value]
 
     def barrier(self) -> None:
@@ -203,11 +203,17 @@ class Backend(ABC):
 
     @abstractmethod
     def keep_tensor(self, value: Any) -> Any:
-        """A copy of a tensor without its graph, made without waiting for the device."""
+        """A copy of a tensor without its graph, made without waiting for the device.
+
+        Of a tensor without axes it may be the number, where reading that waits for nothing.
+        """
 
     @abstractmethod
     def stack(self, values: Sequence[Any], dtype: str) -> Any:
-        """One tensor on the device: ``values`` (tensors, arrays, numbers of one shape) along a new first axis."""
+        """One tensor on the device: ``values`` along a new first axis.
+
+        They are one NumPy array, or a sequence of tensors, arrays and numbers of one shape.
+        """
 
     @abstractmethod
     def cast(self, tensor: Any, dtype: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -31,7 +31,8 @@ class MapParts:
         batched: whether the batching gives lists of indices.
         workers: how many processes read.
         with_workers: builds a native loader with those processes from a dataset, batch sampler and collate function.
-        draws_random: whether reading may draw random numbers; False saves the seeding of every batch.
+        read_at_once: makes a batch of a list of indices faster than ``dataset`` and ``collate`` do, and without drawing
+            random numbers, which saves the seeding of every batch; None where there is no such way.
     """
 
     dataset: Any
@@ -40,7 +41,7 @@ class MapParts:
     batched: bool
     workers: int
     with_workers: Callable[[Any, Any, Callable[[Any], Any]], Iterable[Any]]
-    draws_random: bool = True
+    read_at_once: Callable[[Sequence[int]], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,15 @@ class ReadBatch:
         self._dataset = parts.dataset
         self._collate = parts.collate
         self._batched = parts.batched
-        self._draws_random = parts.draws_random
+        self._at_once = parts.read_at_once
         self._streams = streams
         self._home = os.getpid()
 
     def __call__(self, keys: list[BatchKey]) -> Any:
         """Gives the batch of the one key in ``keys``."""
         (key,) = keys
+        if self._at_once is not None:
+            return self._at_once(key.indices)
         with self._seeded(key.seed):
             if not self._batched:
                 return self._collate(self._dataset[key.indices])
@@ -114,8 +117,6 @@ class ReadBatch:
             return self._collate([self._dataset[index] for index in key.indices])
 
     def _seeded(self, seed: int) -> AbstractContextManager[None]:
-        if not self._draws_random:
-            return nullcontext()
         if os.getpid() == self._home:
             return self._streams.isolated(seed)
         self._streams.seed(seed)  # a worker has nothing to put back
@@ -169,6 +170,9 @@ class _MapLoader(EpochLoader):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         self._position = (epoch, start)
         if not self._parts.workers:
+            at_once = self._parts.read_at_once
+            if at_once is not None:
+                return (at_once(indices) for _, indices in self._numbered())
             return map(self._read, self._keys())
         if self._native is None:  # kept, so that persistent workers persist
             size = len(self._parts.dataset) if hasattr(self._parts.dataset, "__len__") else 0
@@ -177,10 +181,15 @@ class _MapLoader(EpochLoader):
         with self._streams.isolated(derive_seed(self._seed, "workers", epoch)):
             return iter(self._native)
 
-    def _keys(self) -> Iterator[list[BatchKey]]:
+    def _numbered(self) -> Iterator[tuple[int, Any]]:
+        """The batches of this process, as indices, each with its number among all."""
         epoch, start = self._position
         batches = enumerate(self._parts.batching.batches(self._seed, epoch))
-        for number, indices in islice(deal(batches, self._share, self._fill_up), start, None):
+        return islice(deal(batches, self._share, self._fill_up), start, None)
+
+    def _keys(self) -> Iterator[list[BatchKey]]:
+        epoch, _ = self._position
+        for number, indices in self._numbered():
             yield [BatchKey(derive_seed(self._seed, "batch", epoch, number), indices)]
 
 

@@ -32,9 +32,9 @@ class UnsupportedError(DowdyboyError, NotImplementedError):
     """This backend, or this device, can't do what was asked."""
 
 
-def unused_parameters(paths: list[str]) -> SetupError:
+def unused_parameters(paths: list[str], process: str = "this process") -> SetupError:
     """The error for parameters that one of several processes left without a gradient."""
     return SetupError(
-        f"The parameters {paths} got no gradient in a training step of this process. Set find_unused_parameters=True, "
+        f"The parameters {paths} got no gradient in a training step of {process}. Set find_unused_parameters=True, "
         "or use them in every step."
     )

@@ -130,8 +130,9 @@ class Persistence(Surface):
         if self.config.resume == "auto":
             # One process chooses: a file system may show others an older state of the folder.
             found = self._checkpoints.newest() if self.is_main_process() else None
-            chosen = self._backend.gather(None if found is None else found[0])[0]
-            if chosen is not None:
+            named = self._backend.gather(None if found is None else str(found[0]))[0]
+            if named is not None:
+                chosen = Path(named)
                 snapshot = self._read_together(chosen, None if found is None else found[1])
                 self._load(chosen, snapshot, weights_only=False)
                 if self.is_main_process():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,23 +13,40 @@ from ._state import Array
 _RANK_OF_TYPE = ("bool", "int64", "float32", "float64")
 _STORED = {"bool": "BOOL", "int64": "I64", "float32": "F32", "float64": "F64"}
 _TYPE_OF_PYTHON = {bool: "bool", int: "int64", float: "float32"}
+_CODE = {"bool": "b", "int64": "q", "float32": "d", "float64": "d"}
+_LARGEST = 2**63
 
 
 class _Column:
-    """The values of one name: all of one shape, of a type that holds them all."""
+    """The values of one name: all of one shape, of a type that holds them all.
 
-    __slots__ = ("dtype", "head", "positions", "shape", "values")
+    Numbers are packed, at eight bytes each; anything else is kept in a list.
+    """
+
+    __slots__ = ("dtype", "head", "plain", "positions", "shape", "values")
 
     def __init__(self, dtype: str, shape: tuple[int, ...]) -> None:
         self.dtype = dtype
         self.shape = shape
         self.head: Any = None  # values that are stacked already: gathered, or read from a checkpoint
-        self.values: list[Any] = []
-        self.positions: list[int] = []  # of all values, where there are several processes
+        self.values: array[Any] | list[Any] = [] if shape else array(_CODE[dtype])
+        self.plain: type | None = None  # what may be appended as it is, if its type is just this one
+        self.positions = array("q")  # of all values, where there are several processes
+        self._choose_plain()
 
-    def promote(self, dtype: str) -> None:
-        if dtype != self.dtype and _RANK_OF_TYPE.index(dtype) > _RANK_OF_TYPE.index(self.dtype):
+    def add(self, dtype: str, value: Any) -> None:
+        if _RANK_OF_TYPE.index(dtype) > _RANK_OF_TYPE.index(self.dtype):
             self.dtype = dtype
+            if isinstance(self.values, array):
+                self.values = array(_CODE[dtype], self.values)
+        if isinstance(self.values, array) and type(value) not in _TYPE_OF_PYTHON:
+            self.values = self.values.tolist()
+        self.values.append(value)
+        self._choose_plain()
+
+    def _choose_plain(self) -> None:
+        code = self.values.typecode if isinstance(self.values, array) else None
+        self.plain = {"q": int, "d": float}.get(code or "")
 
 
 class Records:
@@ -49,26 +67,41 @@ class Records:
             ConfigError: not a mapping, a name that is no str, a value that is no number, array or tensor, or one of
                 another shape than the name has had before.
         """
-        if not isinstance(values, Mapping):
+        columns = self._columns
+        if type(values) is not dict and not isinstance(values, Mapping):
             raise ConfigError(f"set_records got {values!r:.80}, which is no dict. Give {{name: value}}.")
+        for name, value in values.items():
+            column = columns.get(name)
+            if column is None or type(value) is not column.plain or (type(value) is int and not _fits(value)):
+                self._add_checked(values)
+                break
+        else:  # as nearly always: numbers like those before them
+            for name, value in values.items():
+                columns[name].values.append(value)
+        if not self._alone:
+            for name in values:
+                columns[name].positions.append(self.position)
+        self._stacked = None
+
+    def _add_checked(self, values: Mapping[str, Any]) -> None:
         checked = [(self._check(name, value)) for name, value in values.items()]
         for name, dtype, shape, kept in checked:  # only now, so that a bad value leaves no half-added row
             column = self._columns.get(name)
             if column is None:
                 column = self._columns[name] = _Column(dtype, shape)
-            column.promote(dtype)
-            column.values.append(kept)
-            if not self._alone:
-                column.positions.append(self.position)
-        self._stacked = None
+            column.add(dtype, kept)
 
     def _check(self, name: str, value: Any) -> tuple[str, str, tuple[int, ...], Any]:
         dtype = _TYPE_OF_PYTHON.get(type(value))
         shape: tuple[int, ...] = ()
-        if dtype is not None:
-            kept = value
-        else:
+        if dtype is None:
             dtype, shape, kept = self._check_array(name, value)
+        elif type(value) is int and not _fits(value):
+            raise ConfigError(
+                f"Record {name!r} got {value!r:.80}, which is no int64. Record smaller integers, or floats."
+            )
+        else:
+            kept = value
         if not isinstance(name, str):
             raise ConfigError(f"set_records got the name {name!r}. Names of records are of type str.")
         column = self._columns.get(name)
@@ -84,7 +117,7 @@ class Records:
         if described is not None:
             kept = self._backend.keep_tensor(value)
         elif type(value).__module__ == "numpy" and hasattr(value, "dtype"):
-            described, kept = (value.dtype.name, tuple(value.shape)), value.copy()
+            described, kept = (value.dtype.name, tuple(value.shape)), value.copy() if value.ndim else value.item()
         elif isinstance(value, (list, tuple)):
             import numpy as np
 
@@ -108,7 +141,12 @@ class Records:
         return self._stacked
 
     def _stack(self, column: _Column) -> Any:
-        tail = [self._backend.stack(column.values, column.dtype)] if column.values else []
+        values: Any = column.values
+        if isinstance(values, array):
+            import numpy as np
+
+            values = np.array(values).astype(column.dtype)
+        tail = [self._backend.stack(values, column.dtype)] if len(values) else []
         head = [] if column.head is None else [self._backend.cast(column.head, column.dtype)]
         return self._backend.concatenate(head + tail) if head and tail else (head + tail)[0]
 
@@ -132,7 +170,7 @@ class Records:
             name: {
                 "dtype": column.dtype,
                 "shape": list(column.shape),
-                "positions": column.positions,
+                "positions": column.positions.tolist(),
                 "values": self._backend.tensor_state(tensor),
             }
             for (name, column), tensor in zip(self._columns.items(), self.stacked().values(), strict=True)
@@ -146,7 +184,8 @@ class Records:
             column = self._columns[name] = _Column(stored["dtype"], tuple(stored["shape"]))
             column.head = self._backend.tensor_from_state(stored["values"])
             # A run of one process that goes on with several has written no positions: all of it came before.
-            column.positions = list(stored["positions"]) or ([0] * len(column.head) if not self._alone else [])
+            positions = stored["positions"] or ([0] * len(column.head) if not self._alone else [])
+            column.positions = array("q", positions)
 
 
 def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -187,6 +226,10 @@ def _merge_column(name: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, An
         "positions": positions[order].tolist(),
         "values": Array(_STORED[dtype], values.shape, values.reshape(-1).view(np.uint8)),
     }
+
+
+def _fits(number: int) -> bool:
+    return -_LARGEST <= number < _LARGEST
 
 
 def _widened(name: str, dtype: str) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from . import rand
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class FrameworkStreams(Protocol):
@@ -34,7 +32,7 @@ class RandomStreams:
 
     def __init__(self, framework: FrameworkStreams) -> None:
         self._framework = framework
-        self._spares: list[np.random.MT19937] = []  # one in use for each running ``isolated``
+        self._numpy = _NumpyStream()
 
     def seed(self, seed: int) -> None:
         """Seeds every stream."""
@@ -64,22 +62,56 @@ class RandomStreams:
     @contextmanager
     def isolated(self, seed: int) -> Iterator[None]:
         """Runs a block with every stream seeded with ``seed``, and puts the streams back afterwards."""
-        import numpy as np
-
-        numpy_random: Any = np.random  # whose stubs leave out two functions
         of_python, put_framework_back = random.getstate(), self._framework.remember_rng()
-        # This runs for every batch, and numpy takes longest to put a state back. So another generator stands in for
-        # its own, which needs no putting back; but what is left of a pair of normal numbers gets lost by that.
-        of_numpy, generator = np.random.get_state(legacy=False), numpy_random.get_bit_generator()
-        spare = self._spares.pop() if self._spares else np.random.MT19937()
-        numpy_random.set_bit_generator(spare)
+        put_numpy_back = self._numpy.set_aside()
         try:
             self.seed(seed)
             yield
         finally:
             random.setstate(of_python)
-            numpy_random.set_bit_generator(generator)
-            if of_numpy["has_gauss"]:
-                np.random.set_state(of_numpy)
+            put_numpy_back()
             put_framework_back()
+
+
+class _NumpyStream:
+    """Sets numpy's global stream aside and puts it back, for every batch, and so in a few microseconds.
+
+    To ask numpy for the state takes a hundred times as long, and to put one back, too. So another generator stands in
+    for its own, which then needs no putting back. But numpy draws normal numbers in pairs and keeps the second, which
+    it loses when its generator is exchanged, and only its state tells whether there is one. There is none where there
+    was none before and the generator has not moved since.
+    """
+
+    def __init__(self) -> None:
+        self._spares: list[Any] = []  # one in use for each stream set aside
+        self._without: tuple[Any, bytes] | None = None  # a generator, and where it stood when no number was kept
+
+    def set_aside(self) -> Callable[[], None]:
+        """Gives the function that puts the stream back."""
+        import numpy as np
+
+        numpy_random: Any = np.random  # whose stubs leave out two functions
+        generator = numpy_random.get_bit_generator()
+        here = _place_of(generator)
+        kept = None
+        if here is None or self._without is None or self._without[0] is not generator or self._without[1] != here:
+            state = np.random.get_state(legacy=False)
+            kept = state if state["has_gauss"] else None
+        spare = self._spares.pop() if self._spares else np.random.MT19937()
+        numpy_random.set_bit_generator(spare)
+
+        def put_back() -> None:
+            numpy_random.set_bit_generator(generator)
+            if kept is not None:
+                np.random.set_state(kept)
+            self._without = None if kept is not None or here is None else (generator, here)
             self._spares.append(spare)
+
+        return put_back
+
+
+def _place_of(generator: Any) -> bytes | None:
+    """The 624 words and the position of numpy's usual generator as they are in memory; None for another kind."""
+    if type(generator).__name__ != "MT19937":
+        return None
+    return ctypes.string_at(generator.ctypes.state_address, 4 * 624 + 4)

@@ -10,6 +10,9 @@ import paddle
 
 _TYPES: dict[str, Any] = {"fp16": "float16", "bf16": "bfloat16"}
 
+# One for all batches, since it has no state.
+_NOTHING: AbstractContextManager[Any] = nullcontext()
+
 
 def available_precision(asked: str, device: str) -> str:
     """The precision that is in force when ``asked`` is asked for on ``device``."""
@@ -31,14 +34,14 @@ class ForwardContexts:
     def __call__(self, training: bool) -> AbstractContextManager[Any]:
         """The context of one call of a hook."""
         if self._dtype is None:
-            return nullcontext() if training else paddle.no_grad()
+            return _NOTHING if training else paddle.no_grad()
         autocast: AbstractContextManager[Any] = paddle.amp.auto_cast(dtype=self._dtype)
         return autocast if training else _evaluation(autocast)
 
     def outside(self) -> AbstractContextManager[Any]:
         """The context of a backward pass called from within a hook: autocast off again."""
         if self._dtype is None:
-            return nullcontext()
+            return _NOTHING
         off: AbstractContextManager[Any] = paddle.amp.auto_cast(enable=False)
         return off
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import ReduceOnPlateau
@@ -24,6 +26,11 @@ from . import _data, _distributed, _state
 from ._amp import ForwardContexts, available_precision
 from ._sync_bn import synchronise_batch_norm
 from ._tracker import VisualDLTracker
+
+
+@cache
+def _name_of(dtype: paddle.dtype) -> str:
+    return str(dtype).removeprefix("paddle.")
 
 
 class PaddleBackend(Backend):
@@ -113,6 +120,12 @@ class PaddleBackend(Backend):
         return _data.split_loader(loader, isolate)
 
     def to_device(self, batch: Any) -> Any:
+        if (
+            self._device == "cpu"
+            and type(batch) in (list, tuple)
+            and all(type(item) is paddle.Tensor for item in batch)
+        ):
+            return batch  # as most are: there is nothing to move, and nothing to walk through
         return map_leaves(_data.Mover(self._device), batch)
 
     # ---- models
@@ -154,7 +167,7 @@ class PaddleBackend(Backend):
     def loss_problem(self, loss: Any) -> str | None:
         if not isinstance(loss, paddle.Tensor):
             return f"is {loss!r:.80} of type {type(loss).__name__}"
-        if loss.size != 1:
+        if loss.ndim and math.prod(loss.shape) != 1:  # not size, which computes for ten times as long
             return f"has shape {tuple(loss.shape)}"
         return "is detached from the model, so that no gradient can flow" if loss.stop_gradient else None
 
@@ -200,14 +213,14 @@ class PaddleBackend(Backend):
     def describe_tensor(self, value: Any) -> tuple[str, tuple[int, ...]] | None:
         if not isinstance(value, paddle.Tensor):
             return None
-        return str(value.dtype).removeprefix("paddle."), tuple(value.shape)
+        return _name_of(value.dtype), tuple(value.shape)
 
     def keep_tensor(self, value: Any) -> Any:
-        return value.detach().clone()
+        return value.item() if self._device == "cpu" and not value.ndim else value.detach().clone()
 
     def stack(self, values: Sequence[Any], dtype: str) -> Any:
         kind: Any = dtype
-        if all(type(value) in (bool, int, float) for value in values):
+        if isinstance(values, np.ndarray):
             return paddle.to_tensor(values, dtype=kind)
         tensors = [value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value) for value in values]
         return paddle.stack([tensor.astype(kind) for tensor in tensors])

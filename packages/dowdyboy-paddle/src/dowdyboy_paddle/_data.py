@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from threading import Thread
 from typing import Any
@@ -54,8 +54,23 @@ def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None
         batched=loader.batch_sampler is not None,
         workers=loader.num_workers,
         with_workers=_Workers(loader),
-        draws_random=not (type(loader.dataset) is TensorDataset and collate is default_collate_fn),
+        read_at_once=_read_at_once(loader, collate),
     )
+
+
+def _read_at_once(loader: DataLoader, collate: Callable[[Any], Any]) -> Callable[[Sequence[int]], Any] | None:
+    """Reads a batch of plain tensors in one go: what the default collate function would stack, sample by sample."""
+    data: Any = loader.dataset
+    if type(data) is not TensorDataset or loader.batch_sampler is None or collate is not default_collate_fn:
+        return None
+    if not all(isinstance(tensor, paddle.Tensor) for tensor in data.tensors):
+        return None
+
+    def read(indices: Sequence[int]) -> list[paddle.Tensor]:
+        chosen: Any = np.asarray(indices, np.int64)
+        return [tensor[chosen] for tensor in data.tensors]
+
+    return read
 
 
 def _collate(loader: DataLoader) -> Callable[[Any], Any]:

@@ -10,6 +10,9 @@ import torch
 
 _TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
+# One for all batches, since it has no state.
+_NOTHING: AbstractContextManager[Any] = nullcontext()
+
 
 def available_precision(asked: str, device: torch.device) -> str:
     """The precision that is in force when ``asked`` is asked for on ``device``."""
@@ -28,14 +31,14 @@ class ForwardContexts:
     def __call__(self, training: bool) -> AbstractContextManager[Any]:
         """The context of one call of a hook; a new one each time, so that autocast's cache of weights is fresh."""
         if self._dtype is None:
-            return nullcontext() if training else torch.no_grad()
+            return _NOTHING if training else torch.no_grad()
         autocast = torch.autocast(self._device_type, dtype=self._dtype)
         return autocast if training else _evaluation(autocast)
 
     def outside(self) -> AbstractContextManager[Any]:
         """The context of a backward pass called from within a hook: autocast off again."""
         if self._dtype is None:
-            return nullcontext()
+            return _NOTHING
         return torch.autocast(self._device_type, enabled=False)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -24,6 +25,11 @@ from . import _data, _distributed, _state
 from ._amp import ForwardContexts, available_precision
 from ._sync_bn import synchronise_batch_norm
 from ._tracker import TensorBoardTracker
+
+
+@cache
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 class TorchBackend(Backend):
@@ -200,15 +206,15 @@ class TorchBackend(Backend):
     def describe_tensor(self, value: Any) -> tuple[str, tuple[int, ...]] | None:
         if not isinstance(value, torch.Tensor):
             return None
-        return str(value.dtype).removeprefix("torch."), tuple(value.shape)
+        return _name_of(value.dtype), tuple(value.shape)
 
     def keep_tensor(self, value: Any) -> Any:
-        return value.detach().clone()
+        return value.item() if value.is_cpu and not value.ndim else value.detach().clone()
 
     def stack(self, values: Sequence[Any], dtype: str) -> Any:
         kind = getattr(torch, dtype)
-        if all(type(value) in (bool, int, float) for value in values):
-            return torch.tensor(values, dtype=kind, device=self._device)
+        if isinstance(values, np.ndarray):
+            return torch.as_tensor(values, dtype=kind, device=self._device)
         return torch.stack([torch.as_tensor(value).to(self._device, kind) for value in values])
 
     def cast(self, tensor: Any, dtype: str) -> Any:

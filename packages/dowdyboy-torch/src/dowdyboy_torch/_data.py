@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -48,8 +48,21 @@ def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None
         batched=loader.batch_sampler is not None,
         workers=loader.num_workers,
         with_workers=_Workers(loader),
-        draws_random=not (type(loader.dataset) is TensorDataset and loader.collate_fn is default_collate),
+        read_at_once=_read_at_once(loader),
     )
+
+
+def _read_at_once(loader: DataLoader[Any]) -> Callable[[Sequence[int]], Any] | None:
+    """Reads a batch of plain tensors in one go: what the default collate function would stack, sample by sample."""
+    data: Any = loader.dataset
+    if type(data) is not TensorDataset or loader.batch_sampler is None or loader.collate_fn is not default_collate:
+        return None
+
+    def read(indices: Sequence[int]) -> list[torch.Tensor]:
+        chosen = torch.tensor(indices, dtype=torch.int64)
+        return [tensor[chosen] for tensor in data.tensors]
+
+    return read
 
 
 def _batching(loader: DataLoader[Any], isolate: Isolate) -> Batching:

@@ -1,0 +1,224 @@
+"""The framework behind the seam: what each method has to do stands in :class:`dowdyboy_core.Backend`."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dowdyboy_core import Backend, ConfigError, Tracker
+from dowdyboy_core._config import DeviceRequest
+from dowdyboy_core._data import MapParts, StreamParts
+from dowdyboy_core._order import Isolate
+from dowdyboy_core._state import Array
+
+from . import _data, _distributed, _state
+from ._tracker import JsonLinesTracker
+from .framework import random
+from .framework.layers import Module
+from .framework.optim import Optimizer, ReduceOnPlateau
+from .framework.tensor import Tensor, no_gradients, quiet
+
+
+class NumpyBackend(Backend):
+    """NumPy, in one process or as one of several."""
+
+    name = "numpy"
+    version = np.__version__
+    trackers = ("jsonl",)
+
+    def __init__(self) -> None:
+        self._replicas: list[_distributed.Replica] = []
+
+    # ---- where it runs
+
+    def open(self, request: DeviceRequest) -> None:
+        if request.kind == "gpu":
+            raise ConfigError("A GPU was asked for, and NumPy has none. Set cpu=True.")
+        self.rank, self.local_rank, self.world_size = _distributed.from_environment()
+        if self.world_size > 1:
+            _distributed.join(self.rank, self.world_size)
+
+    def device(self) -> str:
+        return "cpu"
+
+    def enable_precision(self, precision: str) -> str:
+        return "no"  # and the trainer says so, if another one was asked for
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value] if self.world_size == 1 else _distributed.gather(value)
+
+    def barrier(self) -> None:
+        self.gather(None)
+
+    def unsynchronised(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
+        return _distributed.unsynchronised(models)
+
+    def align_untrained(self, models: Sequence[Any]) -> None:
+        if self.world_size > 1:
+            _distributed.align_untrained([self.unwrap_model(model) for model in models])
+
+    # ---- random numbers
+
+    def seed(self, seed: int) -> None:
+        random.seed(seed)
+
+    def get_rng_state(self) -> Any:
+        return random.get_state()
+
+    def set_rng_state(self, state: Any) -> None:
+        random.set_state(state)
+
+    # ---- data
+
+    def split_loader(self, loader: Any, isolate: Isolate) -> MapParts | StreamParts | None:
+        return _data.split_loader(loader, isolate)
+
+    def to_device(self, batch: Any) -> Any:
+        return batch  # there is one device, and everything is there
+
+    # ---- models
+
+    def is_model(self, value: Any) -> bool:
+        return isinstance(value, Module)
+
+    def prepare_model(self, model: Any, *, sync_bn: bool, find_unused_parameters: bool) -> Any:
+        if self.world_size == 1:
+            return model
+        if sync_bn:
+            _distributed.synchronise_batch_norm(model)
+        if not any(parameter.trainable for parameter in model.parameters().values()):
+            return model
+        self._replicas.append(_distributed.Replica(model, find_unused_parameters))
+        return self._replicas[-1]
+
+    def unwrap_model(self, model: Any) -> Any:
+        return model.module if isinstance(model, _distributed.Replica) else model
+
+    def set_training(self, model: Any, training: bool) -> None:
+        model.train(training)
+
+    def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
+        return model.parameters().items()  # type: ignore[no-any-return]
+
+    def wants_gradient(self, parameter: Any) -> bool:
+        return bool(parameter.trainable)
+
+    # ---- optimizers and schedulers
+
+    def is_optimizer(self, value: Any) -> bool:
+        return isinstance(value, Optimizer)
+
+    def optimizer_parameters(self, optimizer: Any) -> Sequence[Any]:
+        return optimizer.parameters  # type: ignore[no-any-return]
+
+    def zero_grad(self, optimizer: Any) -> None:
+        for parameter in optimizer.parameters:
+            parameter.grad = None
+            parameter.fresh = False
+
+    def loss_problem(self, loss: Any) -> str | None:
+        if not isinstance(loss, Tensor):
+            return f"is {loss!r:.80} of type {type(loss).__name__}"
+        if loss.size != 1:
+            return f"has shape {loss.shape}"
+        return None if loss.tracked else "is detached from the model, so that no gradient can flow"
+
+    def backward(self, loss: Any, factor: float) -> None:
+        loss.backward(factor)
+        for replica in self._replicas:
+            replica.average_gradients()
+
+    @quiet
+    def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:
+        for parameter in self._with_gradient(optimizer):
+            parameter.grad = parameter.grad * np.float32(factor)
+        return not check or all(np.isfinite(item.grad).all() for item in self._with_gradient(optimizer))
+
+    def clip_gradients(self, optimizer: Any, max_norm: float) -> None:
+        squares = [float(np.square(item.grad, dtype=np.float64).sum()) for item in self._with_gradient(optimizer)]
+        factor = max_norm / (sum(squares) ** 0.5 + 1e-6)
+        if not factor >= 1:  # NaN is none either, and spreads
+            self.scale_gradients(optimizer, factor, check=False)
+
+    def step(self, optimizer: Any) -> None:
+        optimizer.step()
+
+    def scheduler_drives(self, scheduler: Any, optimizer: Any) -> bool:
+        return getattr(scheduler, "optimizer", optimizer) is optimizer
+
+    def plateau_mode(self, scheduler: Any) -> str | None:
+        return scheduler.mode if isinstance(scheduler, ReduceOnPlateau) else None
+
+    def step_scheduler(self, scheduler: Any, value: float | None) -> None:
+        scheduler.step() if value is None else scheduler.step(value)
+
+    # ---- computing
+
+    def forward_context(self, training: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if training else no_gradients()
+
+    # ---- values
+
+    def to_float(self, value: Any) -> float:
+        return float(value.item())
+
+    def describe_tensor(self, value: Any) -> tuple[str, tuple[int, ...]] | None:
+        return (value.dtype.name, value.shape) if isinstance(value, Tensor) else None
+
+    def keep_tensor(self, value: Any) -> Any:
+        return Tensor(value.data.copy())
+
+    def stack(self, values: Sequence[Any], dtype: str) -> Any:
+        arrays = [value.data if isinstance(value, Tensor) else value for value in values]
+        return Tensor(np.stack([np.asarray(array, dtype) for array in arrays]))
+
+    def cast(self, tensor: Any, dtype: str) -> Any:
+        return Tensor(tensor.data.astype(dtype))
+
+    def concatenate(self, tensors: Sequence[Any]) -> Any:
+        return Tensor(np.concatenate([tensor.data for tensor in tensors]))
+
+    def mean(self, tensor: Any) -> float:
+        return float(tensor.data.mean(dtype=np.float64))
+
+    # ---- state
+
+    def model_state(self, model: Any) -> dict[str, Array]:
+        return _state.model_state(model)
+
+    def load_model_state(self, model: Any, state: Mapping[str, Array]) -> None:
+        _state.load_model_state(model, state)
+
+    def optimizer_state(self, optimizer: Any, names: Mapping[int, str]) -> Any:
+        return _state.optimizer_state(optimizer, names)
+
+    def load_optimizer_state(self, optimizer: Any, names: Mapping[int, str], state: Any) -> None:
+        _state.load_optimizer_state(optimizer, names, state)
+
+    def scheduler_state(self, scheduler: Any) -> Any:
+        return scheduler.state()
+
+    def load_scheduler_state(self, scheduler: Any, state: Any) -> None:
+        scheduler.load_state(state)
+
+    def tensor_state(self, tensor: Any) -> Array:
+        return _state.to_array(tensor.data)
+
+    def tensor_from_state(self, array: Array) -> Any:
+        return Tensor(_state.from_array(array))
+
+    # ---- the rest
+
+    def open_tracker(self, name: str, folder: Path) -> Tracker:
+        return JsonLinesTracker(folder)
+
+    def free_memory(self) -> None:
+        gc.collect()
+
+    def _with_gradient(self, optimizer: Any) -> list[Any]:
+        return [parameter for parameter in optimizer.parameters if parameter.grad is not None]

@@ -1,0 +1,234 @@
+"""Several processes: models whose gradients are averaged, and ``spawn`` to start them.
+
+Who launches the processes sets DOWDYBOY_RANK, DOWDYBOY_LOCAL_RANK, DOWDYBOY_WORLD_SIZE and DOWDYBOY_MASTER (the
+``host:port`` where process 0 listens) in their environment; nothing here asks for more.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from dowdyboy_core import SetupError
+from dowdyboy_core._config import check_process_count
+from dowdyboy_core._errors import unused_parameters
+from dowdyboy_core._together import end_together, run_spawned, wait_for_spawned
+
+from ._sockets import Group
+from ._state import from_array, to_array
+from .framework.layers import BatchNorm, Module
+from .framework.tensor import Array, Parameter, is_recording, quiet
+
+_group: Group | None = None  # one job, one group: it outlives a trainer
+
+
+def from_environment() -> tuple[int, int, int]:
+    """Rank, local rank and world size as the launcher says; (0, 0, 1) without one."""
+    world_size = int(os.environ.get("DOWDYBOY_WORLD_SIZE", "1"))
+    if world_size == 1:
+        return 0, 0, 1
+    missing = [name for name in ("DOWDYBOY_RANK", "DOWDYBOY_LOCAL_RANK", "DOWDYBOY_MASTER") if name not in os.environ]
+    if missing:
+        raise SetupError(
+            f"DOWDYBOY_WORLD_SIZE={world_size} is set and {', '.join(missing)} not. Start the script with spawn, or "
+            "set them all."
+        )
+    return int(os.environ["DOWDYBOY_RANK"]), int(os.environ["DOWDYBOY_LOCAL_RANK"]), world_size
+
+
+def join(rank: int, world_size: int) -> None:
+    """Meets the other processes."""
+    global _group
+    if _group is None:
+        master = os.environ["DOWDYBOY_MASTER"]
+        host, _, port = master.rpartition(":")
+        if not (host and port.isdecimal()):
+            raise SetupError(f"DOWDYBOY_MASTER={master!r} is no address. Give host:port, where process 0 can listen.")
+        _group = Group(rank, world_size, (host, int(port)))
+        atexit.register(_leave, _group)
+
+
+def _leave(group: Group) -> None:
+    if end_together(gather):
+        group.close()
+
+
+def exchange(kind: str, value: Any) -> list[Any]:
+    """One value of every process, in the order of the ranks."""
+    assert _group is not None, "join comes first"
+    return _group.exchange(kind, value)
+
+
+def gather(value: Any) -> list[Any]:
+    """What the trainer has to say to the other processes."""
+    return exchange("news", value)
+
+
+def total(array: Array) -> Array:
+    """The sum of an array over all processes; added up in the order of the ranks, so that all get the same bits."""
+    first, *others = (from_array(item) for item in exchange("sums", to_array(array)))
+    for other in others:
+        first = first + other
+    return first
+
+
+def synchronise_batch_norm(model: Module) -> None:
+    """Has every BatchNorm of a model computed over the joined batch of all processes."""
+    for _, layer in model.modules():
+        if isinstance(layer, BatchNorm):
+            layer.total = total
+
+
+class Replica(Module):
+    """A model whose gradients are averaged over the processes.
+
+    Attributes:
+        module: the model.
+        synchronised: False within a window of accumulation.
+    """
+
+    def __init__(self, module: Module, find_unused_parameters: bool) -> None:
+        super().__init__()
+        self.module = module
+        self.synchronised = True
+        self._find_unused = find_unused_parameters
+        self._computed = False
+
+    def forward(self, *inputs: Any) -> Any:
+        """Computes the model, and notes that gradients may come; evaluation is each process's own affair."""
+        self._computed |= self.training and is_recording()
+        return self.module(*inputs)
+
+    @quiet
+    def average_gradients(self) -> None:
+        """Gives all processes the mean of their gradients, if a backward pass has gone through the model.
+
+        Raises:
+            SetupError: a parameter got a gradient in some processes only.
+        """
+        if not (self._computed and self.synchronised):
+            return
+        trained = {path: item for path, item in self.module.parameters().items() if item.trainable}
+        own: dict[str, Any] = {
+            "fresh": [path for path, item in trained.items() if item.fresh],
+            "gradients": {path: to_array(item.grad) for path, item in trained.items() if item.grad is not None},
+        }
+        all_own = exchange("gradients", own)
+        fresh = set().union(*(each["fresh"] for each in all_own))
+        if not fresh:  # the model's output was cut off from this loss
+            return
+        if not self._find_unused:
+            _refuse_unused(list(trained), [each["fresh"] for each in all_own])
+        self._computed = False
+        for path, parameter in trained.items():
+            if path in fresh:
+                _set_mean(parameter, [each["gradients"].get(path) for each in all_own])
+
+
+def _refuse_unused(trained: list[str], fresh: list[list[str]]) -> None:
+    for rank, found in enumerate(fresh):
+        unused = [path for path in trained if path not in found]
+        if unused:
+            raise unused_parameters(unused, f"process {rank}")
+
+
+def _set_mean(parameter: Parameter, gradients: list[Any]) -> None:
+    mean = np.zeros_like(parameter.data)
+    for gradient in gradients:  # in the order of the ranks, so that all get the same bits
+        mean = mean if gradient is None else mean + from_array(gradient)
+    parameter.grad = (mean / len(gradients)).astype(mean.dtype)
+    parameter.fresh = False
+
+
+@contextmanager
+def unsynchronised(models: Sequence[Any]) -> Iterator[None]:
+    """Keeps gradients in this process for the time of the context."""
+    replicas = [model for model in models if isinstance(model, Replica)]
+    for replica in replicas:
+        replica.synchronised = False
+    try:
+        yield
+    finally:
+        for replica in replicas:
+            replica.synchronised = True
+
+
+def align_untrained(models: Sequence[Module]) -> None:
+    """Gives every process the buffers of the first one."""
+    for model in models:
+        buffers = {path: item for path, item in model.state().items() if not isinstance(item, Parameter)}
+        if buffers:
+            first = exchange("buffers", {path: to_array(item.data) for path, item in buffers.items()})[0]
+            for path, item in buffers.items():
+                item.data = from_array(first[path])
+
+
+def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -> None:
+    """Runs ``function(*args)`` in ``nprocs`` processes on this machine.
+
+    Args:
+        function: a function that can be imported, since each process starts afresh.
+        nprocs: how many processes.
+        args: what it gets.
+
+    Raises:
+        ConfigError: ``nprocs`` is no positive int.
+        RuntimeError: one of them failed, with its traceback; the others were ended.
+    """
+    check_process_count(nprocs)
+    wait_for_spawned(_Spawned(f"127.0.0.1:{free_port()}", function, nprocs, tuple(args)))
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class _Spawned:
+    """Processes that were started, and what they report when they fail."""
+
+    def __init__(self, master: str, function: Callable[..., Any], nprocs: int, args: tuple[Any, ...]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.processes: list[Any] = []
+        self._reports: list[Connection] = []
+        for rank in range(nprocs):
+            report, theirs = context.Pipe(duplex=False)
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": nprocs, "MASTER": master}
+            self.processes.append(context.Process(target=_run, args=(place, theirs, function, args)))
+            self.processes[-1].start()
+            theirs.close()
+            self._reports.append(report)
+        self.sentinels = {process.sentinel: rank for rank, process in enumerate(self.processes)}
+
+    def join(self) -> bool:
+        """Waits until another one has ended, and raises its error; whether all have ended."""
+        _, rank = self.sentinels.popitem()
+        self.processes[rank].join()
+        status = self.processes[rank].exitcode
+        if status:
+            said = f"It ended with status {status}."
+            with suppress(EOFError):  # of one that could report nothing
+                said = self._reports[rank].recv_bytes().decode()
+            raise RuntimeError(f"Process {rank} failed:\n{said}")
+        return not self.sentinels
+
+
+def _run(place: dict[str, Any], report: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    os.environ.update({f"DOWDYBOY_{name}": str(value) for name, value in place.items()})
+    try:
+        run_spawned(function, args)
+    except Exception:
+        report.send_bytes(traceback.format_exc()[-10_000:].encode())  # what a pipe holds until it is read
+        sys.exit(1)

@@ -1,0 +1,28 @@
+"""A writer of curves, for want of a viewer: lines of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class JsonLinesTracker:
+    """Appends ``{"curve": name, "step": step, "value": value}`` to ``curves.jsonl``, a line for each point.
+
+    Args:
+        folder: where the file goes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / "curves.jsonl").open("a", encoding="utf-8")
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        """Adds one point to each named curve."""
+        for name, value in values.items():
+            self._file.write(json.dumps({"curve": name, "step": step, "value": value}) + "\n")
+
+    def close(self) -> None:
+        """Writes out what is left and closes the file."""
+        self._file.close()
