@@ -31,7 +31,7 @@ class MetricLog:
         open_tracker: Callable[[], Tracker | None],
         warn: Callable[[str], None],
     ) -> None:
-        self._file = LineFile(path, warn)
+        self._file = LineFile(path, warn, mends=True)
         self._viewer_folder = viewer_folder
         self._open_tracker = open_tracker
         self._warn = warn
@@ -42,7 +42,7 @@ class MetricLog:
     def write(self, values: Mapping[str, float], step: int, epoch: int) -> None:
         """Adds one point to each named curve; a disk that won't have it is told once, and tried again later."""
         if not self._opened:
-            self._open()
+            self._open_viewer()
         said = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
         line = {"step": step, "epoch": epoch, "values": said}
         self._file.add(json.dumps(line, ensure_ascii=False, allow_nan=False))
@@ -54,12 +54,8 @@ class MetricLog:
         self._flushed = time.monotonic()
         self._file.flush()
 
-    def _open(self) -> None:
+    def _open_viewer(self) -> None:
         self._opened = True
-        try:
-            self._file.mend()
-        except OSError as error:
-            self._warn(f"{str(self._file.path)!r} can't be written: {error}. What a killed run left in it stays.")
         try:
             self._tracker = self._open_tracker()
         except OSError as error:
@@ -105,7 +101,7 @@ class MetricLog:
         try:
             self._file.cut(size)
             shutil.rmtree(self._viewer_folder, ignore_errors=True)
-            self._open()
+            self._open_viewer()
             self._draw_anew()
         except OSError as error:
             self._warn(f"{str(path)!r} can't be brought back to where the run goes on: {error}.")
