@@ -135,6 +135,17 @@ def test_only_a_disk_that_fails_fails(
         sync_folder(tmp_path)
 
 
+def test_a_disk_around_the_one_that_is_written_to_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        if folder == tmp_path:
+            raise OSError(errno.EIO, "it is broken")
+
+    (tmp_path / "checkpoint").mkdir()
+    monkeypatch.setattr(_folders, "sync_folder", refuse)
+    write(tmp_path / "checkpoint" / "one", 1)
+    assert is_whole(tmp_path / "checkpoint" / "one")
+
+
 def test_each_folder_that_is_made_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
     monkeypatch.setattr(_folders, "sync_folder", synced.append)

@@ -48,7 +48,8 @@ def put_in_place(unfinished: Path, folder: Path) -> None:
             replaced.rename(folder)
         raise
     sync_folder(folder.parent)
-    sync_folder(folder.parent.parent)  # which may not know of the parent yet: its maker may have been killed
+    with suppress(OSError):  # it may lie on a disk of its own, which is nothing to us
+        sync_folder(folder.parent.parent)  # which may not know of the parent yet: its maker may have been killed
     if replaces:
         clear(replaced)
 
