@@ -48,6 +48,7 @@ class TorchBackend(Backend):
     def open(self, request: DeviceRequest) -> None:
         self.rank, self.local_rank, self.world_size = _distributed.from_environment()
         self._device = self._choose_device(request)
+        self.asynchronous = self._device.type != "cpu"
         if self.world_size > 1:
             _distributed.join(self._device)
 
