@@ -52,7 +52,7 @@ class Held:
     best: float | None = None
     best_epoch: int | None = None
     w: float = 0.0
-    health: str = "whole"  # or "file", or "index"
+    health: str = "whole"  # or "flipped", "short" if a file is missing or cut, and "index" if that is damaged
 
     @property
     def age(self) -> tuple[int, int, int]:
@@ -143,7 +143,8 @@ def lived(disk: Disk, rules: Rules, resume: str | None, weights: dict[tuple[int,
     if start is not None:
         for kind in rules.kinds(at) if resume == "auto" and not at.batch else ():
             there = disk.get(f"{kind}_{at.epoch}", UNREADABLE)
-            if replace(there, health="whole", w=at.w) != at:  # a kill has kept it from being written
+            same = replace(there, health="whole", w=at.w) == at
+            if not same or there.health == "short":  # a kill has kept it from being written, or it was damaged since
                 write(kind, at.epoch, at)
         at = going_on(states[-1], rules, at)
     for epoch in range(at.epoch + 1, len(rules.values) + 1):
@@ -187,7 +188,9 @@ def observed(folder: Path) -> Disk:
             reader.verify()
             found[path.name] = replace(held, w=weight_in(reader))
         except CheckpointError:
-            found[path.name] = replace(held, health="file")
+            sizes = {name: said["bytes"] for name, said in reader.index["files"].items()}
+            there = {item.name: item.stat().st_size for item in path.iterdir() if item.name in sizes}
+            found[path.name] = replace(held, health="flipped" if there == sizes else "short")
     return found
 
 
@@ -275,7 +278,8 @@ class Crashes(RuleBasedStateMachine):
             path.write_bytes(content)
         known = self.disk[folder]
         of_index = name == "checkpoint.json" or known.health == "index"
-        self.disk[folder] = UNREADABLE if of_index else replace(known, health="file", w=0.0)
+        health = "flipped" if how == "flipped" and known.health != "short" else "short"
+        self.disk[folder] = UNREADABLE if of_index else replace(known, health=health, w=0.0)
         if how == "flipped" and known.health != "whole":  # it may have been flipped back
             self.disk[folder] = observed(self.folder)[folder]
         if go_on:

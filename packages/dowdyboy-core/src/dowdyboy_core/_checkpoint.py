@@ -183,12 +183,14 @@ class CheckpointFolder:
         return None
 
     def has(self, kind: str, epoch: int, index: Mapping[str, Any]) -> bool:
-        """Whether ``{kind}_{epoch}`` is there, with that index, which holds the digests of all its files."""
+        """Whether ``{kind}_{epoch}`` is there, with that index, and with files of the sizes that it says."""
         path = self.path / f"{kind}_{epoch}"
         try:
-            return path in self._folders(kind) and read_index(path) == index
+            reader = FolderReader(path)
+            reader.measure()
         except CheckpointError:
             return False
+        return reader.index == index
 
     def holds_later(self, index: Mapping[str, Any]) -> bool:
         """Whether a whole checkpoint lies here that had come further than the one with this index."""
