@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
-from ._mutation import Mutant, change, nothing
+from ._mutation import Mutant, TorchMutant, change, nothing
 
 
 class EverythingEverywhere(Mutant):
@@ -249,7 +249,7 @@ class ChangeUntold(Mutant):
         change(trainer, "_warn", nothing)
 
 
-class OverflowShared(Mutant):
+class OverflowShared(TorchMutant):
     """Has every optimizer skip its step when one overflows."""
 
     def spoil(self, trainer: Any) -> None:

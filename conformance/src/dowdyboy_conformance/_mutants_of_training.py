@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._mutation import Mutant, change, nothing
+from ._mutation import Mutant, TorchMutant, change, nothing
 
 
 class NoStep(Mutant):
@@ -162,7 +162,7 @@ class ClipsTooMuch(Mutant):
         change(trainer._backend, "clip_gradients", make)
 
 
-class VarianceBiased(Mutant):
+class VarianceBiased(TorchMutant):
     """Has BatchNorm follow the biased variance."""
 
     def spoil(self, trainer: Any) -> None:

@@ -84,9 +84,9 @@ from ._mutants_of_training import (
     SchedulerTwice,
     VarianceBiased,
 )
-from ._mutation import Mutant
+from ._mutation import Mutant, Spoilt
 
-EXPECTED: dict[type[Mutant], dict[str, str]] = {
+EXPECTED: dict[type[Spoilt], dict[str, str]] = {
     NoStep: {"N-1": "test_sixty_steps_follow_the_formulas"},
     NoZeroGrad: {"L-2": "test_gradients_are_cleared_between_windows", "N-1": "test_sixty_steps_follow_the_formulas"},
     NeverEval: {"H-4": "test_modes_and_gradients_in_each_hook", "N-2": "test_dropout_is_off_in_validation"},
@@ -167,7 +167,7 @@ EXPECTED: dict[type[Mutant], dict[str, str]] = {
 CONTROL = Mutant
 
 
-def backend_of(mutant: type[Mutant]) -> str:
+def backend_of(mutant: type[Spoilt]) -> str:
     """What ``--backend`` calls a mutant."""
     return f"{__name__}:{mutant.__name__}"
 
