@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,19 @@ def test_the_run_log_is_appended_to(harness: Harness, tmp_path: Path, capsys: py
     lines = (tmp_path / "mine_run.log").read_text().splitlines()
     assert [line.partition("] ")[2] for line in lines] == ["the first line", "3", "the second line", "3"]
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \[INFO\] ", line) for line in lines)
+
+
+@pytest.mark.clause("G-8")
+def test_a_point_reaches_the_files_by_itself(harness: Harness, tmp_path: Path) -> None:
+    trainer = harness.make_trainer(config(tmp_path, log_with="auto"))
+    trainer.log({"loss": 0.5}, 3)
+    lines, latest = tmp_path / "metrics.jsonl", time.monotonic() + 10  # for a machine that is busy
+    while not (lines.exists() and lines.read_bytes().endswith(b"}\n")):
+        assert time.monotonic() < latest, "metrics.jsonl hasn't got it"
+        time.sleep(0.05)
+    while harness.read_curves(tmp_path / "log") != {"loss": [(3, 0.5)]}:
+        assert time.monotonic() < latest, "the viewer hasn't got it"
+        time.sleep(0.05)
 
 
 @pytest.mark.clause("G-2", "G-6")
