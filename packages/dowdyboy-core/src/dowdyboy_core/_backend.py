@@ -253,6 +253,10 @@ class Backend(ABC):
     def model_state(self, model: Any) -> dict[str, Array]:
         """All parameters and buffers of an unwrapped model that it would save, copied, by their path."""
 
+    def model_layout(self, model: Any) -> Mapping[str, Array]:
+        """What ``model_state`` gives, of which only types and shapes are looked at: the data may be left out."""
+        return self.model_state(model)
+
     @abstractmethod
     def load_model_state(self, model: Any, state: Mapping[str, Array]) -> None:
         """Puts such a state, known to fit, into a model."""

@@ -240,6 +240,9 @@ class PaddleBackend(Backend):
     def model_state(self, model: Any) -> dict[str, Array]:
         return _state.model_state(model)
 
+    def model_layout(self, model: Any) -> dict[str, Array]:
+        return _state.model_layout(model)
+
     def load_model_state(self, model: Any, state: Mapping[str, Array]) -> None:
         _state.load_model_state(model, state)
 
