@@ -27,6 +27,7 @@ from ._mutants_of_processes import (
     DivergenceUnseen,
     EqualStreams,
     EvaluationFilledUp,
+    EveryLossGathered,
     EveryoneLogs,
     EverythingEverywhere,
     ExchangedEachBatch,
@@ -38,6 +39,7 @@ from ._mutants_of_processes import (
     OwnValues,
     RecordsAtHome,
     RecordsByRank,
+    RecordsOneByOne,
     ScheduledByEach,
     WrappedNames,
 )
@@ -67,6 +69,7 @@ from ._mutants_of_state import (
 )
 from ._mutants_of_training import (
     BestForgotten,
+    EveryLossRead,
     GradientsInVal,
     LastOfEqualsIsBest,
     MeanInFloat32,
@@ -81,6 +84,7 @@ from ._mutants_of_training import (
     RecordsReversed,
     RecordsStay,
     SchedulerTwice,
+    StateReadAtOnce,
 )
 from ._mutation import Mutant
 
@@ -120,6 +124,8 @@ EXPECTED: dict[type[Mutant], dict[str, str]] = {
     LossUndivided: {"O-1": "test_a_window_steps_as_one_large_batch"},
     PartialWindowDropped: {"O-2": "test_a_last_window_is_averaged_over_what_it_has"},
     NoClipping: {"O-3": "test_clipping_bounds_the_norm_of_the_averaged_gradient"},
+    EveryLossRead: {"G-8": "test_tensors_are_read_only_when_something_is_drawn"},
+    StateReadAtOnce: {"G-8": "test_tensors_are_read_only_when_something_is_drawn"},
     ErrorsSwallowed: {"H-7": "test_an_error_in_a_hook_reaches_the_caller"},
     OverflowShared: {"O-8": "test_an_overflow_skips_one_optimizer_and_halves_the_scale"},
     EverythingEverywhere: {"W-2": "test_training_batches_are_dealt_out"},
@@ -140,6 +146,8 @@ EXPECTED: dict[type[Mutant], dict[str, str]] = {
     OneStreamSaved: {"W-16": "test_a_resumed_run_of_several_is_bitwise_the_uninterrupted_one"},
     WrappedNames: {"W-17": "test_a_checkpoint_serves_one_process"},
     ChangeUntold: {"W-17": "test_a_checkpoint_serves_one_process"},
+    RecordsOneByOne: {"W-20": "test_neither_batches_nor_names_need_exchanges_of_their_own"},
+    EveryLossGathered: {"W-20": "test_neither_batches_nor_names_need_exchanges_of_their_own"},
     WritesInTheLoop: {"C-20": "test_training_goes_on_while_a_checkpoint_is_written"},
     SavesWhatIsYetToCome: {"C-20": "test_training_goes_on_while_a_checkpoint_is_written"},
     DigestsUnread: {
