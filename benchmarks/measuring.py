@@ -22,12 +22,22 @@ The second kind doesn't count the time in which other programs had the processor
 """
 
 
+UNWANTED = (
+    "CUDA_VISIBLE_DEVICES",
+    "PADDLE_TRAINERS_NUM",
+    "PADDLE_TRAINER_ID",
+    "PYTHONDONTWRITEBYTECODE",
+    "RANK",
+    "WORLD_SIZE",
+)
+
+
 def environment(**further: str) -> dict[str, str]:
-    """One thread a process, and an allocator that keeps its memory: with glibc's defaults times wander."""
+    """One thread, compiled imports, and an allocator that keeps its memory: with glibc's defaults times wander."""
     fixed = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     fixed |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
     found = os.environ | fixed | further
-    for name in ("CUDA_VISIBLE_DEVICES", "RANK", "WORLD_SIZE", "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"):
+    for name in UNWANTED:
         found.pop(name, None)
     return found
 

@@ -15,7 +15,6 @@ from paddle import Tensor, nn
 from paddle.io import DataLoader, Dataset, TensorDataset
 from paddle.optimizer.lr import StepDecay
 from steps_cases import BATCH, WINDOW, Block, Job, contender
-from tqdm import tqdm
 
 from dowdyboy_paddle import Trainer, TrainerConfig
 
@@ -85,6 +84,8 @@ contender("hand-written again")(hand_written)  # how far it is from the other on
 
 @contender("hand-written + bar")
 def hand_written_bar(job: Job) -> Block:
+    from tqdm import tqdm
+
     model, optimizer, loss_func, batches = parts(job)
 
     def block() -> None:
@@ -100,6 +101,8 @@ def hand_written_bar(job: Job) -> Block:
 
 @contender("hand-written + bar with the loss")
 def hand_written_postfix(job: Job) -> Block:
+    from tqdm import tqdm
+
     model, optimizer, loss_func, batches = parts(job)
 
     def block() -> None:
@@ -116,6 +119,8 @@ def hand_written_postfix(job: Job) -> Block:
 
 @contender("hand-written + bar with the loss, refresh=False")
 def hand_written_lazy_postfix(job: Job) -> Block:
+    from tqdm import tqdm
+
     model, optimizer, loss_func, batches = parts(job)
 
     def block() -> None:

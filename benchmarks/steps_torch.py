@@ -14,7 +14,6 @@ from steps_cases import BATCH, WINDOW, Block, Job, contender
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-from tqdm import tqdm
 
 from dowdyboy_torch import Trainer, TrainerConfig
 
@@ -82,6 +81,8 @@ contender("hand-written again")(hand_written)  # how far it is from the other on
 
 @contender("hand-written + bar")
 def hand_written_bar(job: Job) -> Block:
+    from tqdm import tqdm
+
     model, optimizer, loss_func, batches = parts(job)
 
     def block() -> None:
@@ -97,6 +98,8 @@ def hand_written_bar(job: Job) -> Block:
 
 @contender("hand-written + bar with the loss")
 def hand_written_postfix(job: Job) -> Block:
+    from tqdm import tqdm
+
     model, optimizer, loss_func, batches = parts(job)
 
     def block() -> None:
@@ -113,6 +116,8 @@ def hand_written_postfix(job: Job) -> Block:
 
 @contender("hand-written + bar with the loss, refresh=False")
 def hand_written_lazy_postfix(job: Job) -> Block:
+    from tqdm import tqdm
+
     model, optimizer, loss_func, batches = parts(job)
 
     def block() -> None:
