@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
-from typing import Any
+from typing import Any, TypeVar
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": perf_counter, "cpu": process_time}
 """What a second is: of the clock on the wall, or of the processor's work for all threads of this process.
@@ -21,6 +21,8 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": perf_counter, "cpu": process_t
 The second kind doesn't count the time in which other programs had the processor, nor that in which this one waited.
 """
 
+
+Name = TypeVar("Name")
 
 UNWANTED = (
     "CUDA_VISIBLE_DEVICES",
@@ -32,22 +34,27 @@ UNWANTED = (
 )
 
 
-def environment(**further: str) -> dict[str, str]:
-    """One thread, compiled imports, and an allocator that keeps its memory: with glibc's defaults times wander."""
+def environment(*, hoard: bool = True) -> dict[str, str]:
+    """One thread, compiled imports, and an allocator that keeps its memory: with glibc's defaults times wander.
+
+    Args:
+        hoard: False leaves the allocator as it is, for those who measure memory.
+    """
     fixed = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    fixed |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
-    found = os.environ | fixed | further
+    if hoard:
+        fixed |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+    found = os.environ | fixed
     for name in UNWANTED:
         found.pop(name, None)
     return found
 
 
-def fresh(script: Path, *arguments: object) -> Any:
+def fresh(script: Path, *arguments: object, hoard: bool = True) -> Any:
     """Runs ``script ARGUMENTS... FILE`` in a process of its own; gives what it wrote to the file with ``hand_over``."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "answer.json")
         command = [sys.executable, str(script), *map(str, arguments), str(answer)]
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, errors="replace")
+        done = subprocess.run(command, env=environment(hoard=hoard), capture_output=True, text=True, errors="replace")
         if done.returncode:
             said = (done.stdout[-3000:] + done.stderr[-3000:]).strip()
             sys.exit(f"{script.name} {' '.join(command[2:-1])} ended with exit code {done.returncode}:\n{said}")
@@ -59,7 +66,7 @@ def hand_over(answer: Any, file: str) -> None:
     Path(file).write_text(json.dumps(answer), encoding="utf-8")
 
 
-def turns(names: Iterable[str], number: int) -> list[str]:
+def turns(names: Iterable[Name], number: int) -> list[Name]:
     """The order of a round: another one in each, so that nobody always comes after the same other one."""
     order = list(names)
     random.Random(number).shuffle(order)

@@ -60,7 +60,13 @@ class Report:
         self._save(figure, name, title)
 
     def lines(
-        self, name: str, title: str, labels: tuple[str, str], groups: Mapping[str, Mapping[str, Sequence[Any]]]
+        self,
+        name: str,
+        title: str,
+        labels: tuple[str, str],
+        groups: Mapping[str, Mapping[str, Sequence[Any]]],
+        *,
+        logarithmic: bool = False,
     ) -> None:
         """Draws ``OUT/NAME.png``: a panel for each group, in it a line for each sequence of points (x, y)."""
         if self._out is None:
@@ -71,6 +77,7 @@ class Report:
                 panel.plot(*zip(*points, strict=True), label=label, lw=1.2)
             panel.set(title=group, xlabel=labels[0], ylabel=labels[1])
             panel.set_ylim(bottom=0)
+            panel.set_xscale("log" if logarithmic else "linear")
             panel.legend()
         self._save(figure, name, title)
 
