@@ -265,3 +265,36 @@ class OverflowShared(TorchMutant):
             return scale
 
         change(trainer._backend, "scale_gradients", make)
+
+
+class RecordsOneByOne(Mutant):
+    """Brings the records together name by name."""
+
+    scenario = "exchanges"
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def gather() -> None:
+                for name in trainer.get_records():
+                    trainer._backend.gather(name)
+                original()
+
+            return gather
+
+        change(trainer._records, "gather", make)
+
+
+class EveryLossGathered(Mutant):
+    """Brings the loss of each batch together."""
+
+    scenario = "exchanges"
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def backward(loss: Any, factor: float) -> None:
+                trainer._backend.gather(float(loss.detach()))
+                original(loss, factor)
+
+            return backward
+
+        change(trainer._backend, "backward", make)

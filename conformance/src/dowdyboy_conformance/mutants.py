@@ -27,6 +27,7 @@ from ._mutants_of_processes import (
     DivergenceUnseen,
     EqualStreams,
     EvaluationFilledUp,
+    EveryLossGathered,
     EveryoneLogs,
     EverythingEverywhere,
     ExchangedEachBatch,
@@ -38,6 +39,7 @@ from ._mutants_of_processes import (
     OwnValues,
     RecordsAtHome,
     RecordsByRank,
+    RecordsOneByOne,
     ScheduledByEach,
     WrappedNames,
 )
@@ -69,6 +71,7 @@ from ._mutants_of_state import (
 from ._mutants_of_training import (
     BestForgotten,
     ClipsTooMuch,
+    EveryLossRead,
     GradientsInVal,
     LastOfEqualsIsBest,
     MeanInFloat32,
@@ -83,6 +86,7 @@ from ._mutants_of_training import (
     RecordsReversed,
     RecordsStay,
     SchedulerTwice,
+    StateReadAtOnce,
     VarianceBiased,
 )
 from ._mutation import Mutant, Spoilt
@@ -114,7 +118,7 @@ EXPECTED: dict[type[Spoilt], dict[str, str]] = {
     PositionForgotten: {"C-7": "test_a_resumed_run_is_bitwise_the_uninterrupted_one"},
     EverythingLoaded: {"C-8": "test_weights_only_takes_the_weights_alone"},
     CurvesDoubled: {"G-4": "test_metrics_of_a_resumed_run_have_no_gap_and_no_double"},
-    PointsStay: {"G-8": "test_a_point_reaches_the_files_by_itself"},
+    PointsStay: {"G-9": "test_a_point_reaches_the_files_by_itself"},
     RunLogWiped: {"G-1": "test_the_run_log_is_appended_to"},
     SeedIgnored: {"D-2": "test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch"},
     EpochIgnored: {"D-2": "test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch"},
@@ -124,6 +128,8 @@ EXPECTED: dict[type[Spoilt], dict[str, str]] = {
     LossUndivided: {"O-1": "test_a_window_steps_as_one_large_batch"},
     PartialWindowDropped: {"O-2": "test_a_last_window_is_averaged_over_what_it_has"},
     NoClipping: {"O-3": "test_clipping_bounds_the_norm_of_the_averaged_gradient"},
+    EveryLossRead: {"G-8": "test_tensors_are_read_only_when_something_is_drawn"},
+    StateReadAtOnce: {"G-8": "test_tensors_are_read_only_when_something_is_drawn"},
     ErrorsSwallowed: {"H-7": "test_an_error_in_a_hook_reaches_the_caller"},
     OverflowShared: {"O-8": "test_an_overflow_skips_one_optimizer_and_halves_the_scale"},
     EverythingEverywhere: {"W-2": "test_training_batches_are_dealt_out"},
@@ -144,6 +150,8 @@ EXPECTED: dict[type[Spoilt], dict[str, str]] = {
     OneStreamSaved: {"W-16": "test_a_resumed_run_of_several_is_bitwise_the_uninterrupted_one"},
     WrappedNames: {"W-17": "test_a_checkpoint_serves_one_process"},
     ChangeUntold: {"W-17": "test_a_checkpoint_serves_one_process"},
+    RecordsOneByOne: {"W-20": "test_neither_batches_nor_names_need_exchanges_of_their_own"},
+    EveryLossGathered: {"W-20": "test_neither_batches_nor_names_need_exchanges_of_their_own"},
     WritesInTheLoop: {"C-20": "test_training_goes_on_while_a_checkpoint_is_written"},
     SavesWhatIsYetToCome: {"C-20": "test_training_goes_on_while_a_checkpoint_is_written"},
     DigestsUnread: {
