@@ -29,11 +29,19 @@ def refuse(trainer: Any, folder: Path, **options: Any) -> str:
     return str(caught.value)
 
 
+ZEROS = "0" * 64
+"""What stands in an index in the place of its digest while that is computed."""
+
+
 def rewrite_index(folder: Path, **changed: Any) -> None:
     """Changes what an index says, and its digest with it, by the rule of the specification."""
-    path, zeros = folder / "checkpoint.json", "0" * 64
-    blank = json.dumps({**read_index(folder), **changed, "sha256": zeros})
-    path.write_text(blank.replace(zeros, hashlib.sha256(blank.encode()).hexdigest()))
+    seal(folder, json.dumps({**read_index(folder), **changed, "sha256": ZEROS}))
+
+
+def seal(folder: Path, blank: str) -> None:
+    """Writes an index with its digest in the place of ``ZEROS``."""
+    digest = hashlib.sha256(blank.encode()).hexdigest()
+    (folder / "checkpoint.json").write_text(blank.replace(ZEROS, digest))
 
 
 def forge(folder: Path, name: str, content: bytes) -> None:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from dowdyboy_core import _checkpoint, _files
+from dowdyboy_core import _checkpoint, _files, _persistence, _saving
 
 from ._mutation import Mutant, TorchMutant, change
 
@@ -142,3 +142,90 @@ class StopsAtTheEnd(Mutant):
     def spoil(self, trainer: Any) -> None:
         for name in ("after_batch", "after_all"):
             change(trainer._stopping, name, lambda original: lambda phase: original(phase) and None)
+
+
+def while_loading(trainer: Any, module: Any, name: str, replacement: Any) -> None:
+    """Has a function of a module replaced while the trainer loads a checkpoint."""
+
+    def make(original: Any) -> Any:
+        def load(checkpoint_dir: Any, **named: Any) -> None:
+            kept = getattr(module, name)
+            setattr(module, name, replacement)
+            try:
+                original(checkpoint_dir, **named)
+            finally:
+                setattr(module, name, kept)
+
+        return load
+
+    change(trainer, "load_checkpoint", make)
+
+
+class HalfLoaded(Mutant):
+    """Leaves what was loaded before something was refused."""
+
+    def spoil(self, trainer: Any) -> None:
+        calls: list[int] = []
+        original = _saving._load_states
+
+        def load(*arguments: Any) -> None:
+            calls.append(1)
+            if len(calls) == 1:  # the second time is to put things back
+                original(*arguments)
+
+        while_loading(trainer, _saving, "_load_states", load)
+
+
+class StreamsUntried(Mutant):
+    """Takes anything for the state of random streams."""
+
+    def spoil(self, trainer: Any) -> None:
+        while_loading(trainer, _persistence, "check_streams", lambda *arguments: None)
+
+
+class KindsMixed(Mutant):
+    """Takes the state of any optimizer or scheduler for any other."""
+
+    def spoil(self, trainer: Any) -> None:
+        from dowdyboy_torch import _state
+
+        while_loading(trainer, _state, "check_entries", lambda *arguments: None)
+
+
+class OneDifferenceTold(Mutant):
+    """Tells the first difference alone."""
+
+    def spoil(self, trainer: Any) -> None:
+        from dowdyboy_core._state import describe_differences as original
+
+        while_loading(trainer, _saving, "describe_differences", lambda *arguments: original(*arguments)[:1])
+
+
+class KeysTwice(Mutant):
+    """Takes the last of two values under one key."""
+
+    def spoil(self, trainer: Any) -> None:
+        while_loading(trainer, _files, "_parse_json", json.loads)
+
+
+class MeasuredByAnEarlierRun(Mutant):
+    """Has the best value of an earlier run count for a resumed one."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def best_of_all() -> Any:
+                found = trainer._checkpoints.best()
+                if found is not None and trainer._improves(found["best"]):
+                    return found["best"], found["best_epoch"]
+                return original()
+
+            return best_of_all
+
+        change(trainer, "_best_of_all", make)
+
+
+class RunsOfOneNumber(Mutant):
+    """Numbers a run that goes back to an earlier epoch like the one that it leaves."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._checkpoints, "holds_later", lambda original: lambda index: False)

@@ -109,6 +109,29 @@ class CurvesDoubled(Mutant):
         change(trainer._metrics, "cut_back", nothing)
 
 
+class LinesForgotten(Mutant):
+    """Forgets the lines that the disk refuses."""
+
+    def spoil(self, trainer: Any) -> None:
+        file = trainer._metrics._file
+
+        def make(original: Any) -> Any:
+            def flush() -> None:
+                original()
+                file._pending.clear()
+
+            return flush
+
+        change(file, "flush", make)
+
+
+class HalfLineStays(Mutant):
+    """Writes on behind half a line."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._metrics._file, "_mend", nothing)
+
+
 class RunLogWiped(Mutant):
     """Begins the run log anew."""
 

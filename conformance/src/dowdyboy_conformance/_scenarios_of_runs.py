@@ -137,19 +137,25 @@ class Stopped(Exception):
 
 
 def resuming(harness: Harness, out_dir: Path) -> Any:
-    """A run with dropout and shuffling, whole and stopped within its second epoch and resumed."""
-    _random_run(harness, out_dir / "whole")
-    with contextlib.suppress(Stopped):
-        _random_run(harness, out_dir / "parts", stop_at=9)
-    parts = _random_run(harness, out_dir / "parts", resume="auto")
-    return {"state": state(harness, parts.model), "steps": parts.trainer.global_step}
+    """A run with dropout and shuffling, whole and stopped within an epoch and resumed; with windows as well."""
+    found = {}
+    for name, settings in RESUMED.items():
+        _random_run(harness, out_dir / name / "whole", **settings)
+        with contextlib.suppress(Stopped):
+            _random_run(harness, out_dir / name / "parts", stop_at=9, **settings)
+        parts = _random_run(harness, out_dir / name / "parts", resume="auto", **settings)
+        found[name] = {"state": state(harness, parts.model), "steps": parts.trainer.global_step}
+    return found
+
+
+# Step 9 is in the midst of a window with one process or two; with three it is a shorter one by itself.
+RESUMED: dict[str, dict[str, Any]] = {"plain": {}, "windows": {"accumulate_steps": 4, "save_steps": 1}}
 
 
 def _random_run(harness: Harness, out_dir: Path, stop_at: int | None = None, **settings: Any) -> Run:
     common: dict[str, Any] = {"shuffle": True, "dropout": 0.3, "optimizer": "momentum", "epoch": 3, "save_steps": 2}
-    run = build(
-        harness, out_dir, samples=52, dataset=Augmented(harness, 52), enable_save_checkpoint=True, **common, **settings
-    )
+    settings = {**common, "samples": 52, "dataset": Augmented(harness, 52), "enable_save_checkpoint": True, **settings}
+    run = build(harness, out_dir, **settings)
 
     def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
         if global_step == stop_at:

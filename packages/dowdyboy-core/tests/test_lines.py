@@ -33,14 +33,16 @@ def test_what_the_disk_refuses_is_kept_and_told_once(tmp_path: Path) -> None:
         lines.clear()
 
 
-@pytest.mark.parametrize(
-    ("content", "left"),
-    [(b"", b""), (b"half", b""), (b"one\n", b"one\n"), (b"one\nhalf", b"one\n"), (b"one\n" + b"x" * 10_000, b"one\n")],
-)
-def test_half_a_line_is_dropped(tmp_path: Path, content: bytes, left: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"half", b"one\n", b"one\nhalf", b"one\n" + b"x" * 10_000])
+@pytest.mark.parametrize("mends", [True, False])
+def test_half_a_line_is_dropped(tmp_path: Path, content: bytes, mends: bool) -> None:
     (tmp_path / "file").write_bytes(content)
-    LineFile(tmp_path / "file", pytest.fail).mend()
-    assert (tmp_path / "file").read_bytes() == left
+    file = LineFile(tmp_path / "file", pytest.fail, mends=mends)
+    for line in ("two", "three"):
+        file.add(line)
+        file.flush()
+    kept = content[: content.rfind(b"\n") + 1] if mends else content
+    assert (tmp_path / "file").read_bytes() == kept + b"two\nthree\n"
 
 
 def test_what_is_no_text_is_written_nevertheless(tmp_path: Path) -> None:

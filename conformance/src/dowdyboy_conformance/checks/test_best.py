@@ -203,3 +203,27 @@ def test_a_resumed_run_keeps_a_better_checkpoint(
         run.trainer.set_save_best_calc_func(partial(_given, values))
         run.fit()
     assert [path.name for path in (tmp_path / "checkpoint").glob("best_epoch_*")] == [f"best_epoch_{best}"]
+
+
+@pytest.mark.clause("B-9", "C-7")
+def test_a_killed_run_is_not_measured_by_an_earlier_one(harness: Harness, tmp_path: Path) -> None:
+    """An earlier one had a better value; one that began anew gets the best that it would have had undisturbed."""
+    for name, later in (("whole", [[NAN, 2.0, 3.0]]), ("killed", [[NAN], [NAN, 2.0, 3.0]])):
+        follow(harness, tmp_path / name, [1.0, 5.0])
+        for values in later:  # a run that is killed after its first epoch has got so far as one that ends there
+            resume = "auto" if len(values) > 1 and len(later) > 1 else None
+            follow(harness, tmp_path / name, values, resume=resume)
+        assert folders(tmp_path / name) == ["best_epoch_2", "last_epoch_3"]
+        index = json.loads((tmp_path / name / "checkpoint" / "best_epoch_2" / "checkpoint.json").read_text())
+        assert (index["best"], index["run"]) == (2.0, 2)
+
+
+@pytest.mark.clause("C-11", "B-5")
+def test_auto_goes_on_from_the_run_that_went_on_last(harness: Harness, tmp_path: Path) -> None:
+    """One that went back to an earlier epoch, and was killed, must not be left for what came after that epoch."""
+    follow(harness, tmp_path, [4.0, 3.0, 2.0, 1.0], save_interval=1)
+    follow(harness, tmp_path, [4.0, 0.5], save_interval=1, resume=str(tmp_path / "checkpoint" / "epoch_1"))
+    assert folders(tmp_path) == ["best_epoch_2", *[f"epoch_{number}" for number in range(1, 5)], "last_epoch_2"]
+    run = follow(harness, tmp_path, [4.0, 0.5, 2.0, 1.0], save_interval=1, resume="auto")
+    assert len(run.losses) == 2, "epochs 3 and 4"
+    assert folders(tmp_path) == ["best_epoch_2", *[f"epoch_{number}" for number in range(1, 5)], "last_epoch_4"]

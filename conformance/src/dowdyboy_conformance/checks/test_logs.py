@@ -137,6 +137,36 @@ def test_curves_of_a_resumed_run_have_no_gap_and_no_double(harness: Harness, tmp
     assert harness.read_curves(tmp_path / "log") == {"half": [(step, step / 2) for step in range(6)]}
 
 
+@pytest.mark.clause("G-10")
+def test_lines_wait_for_a_disk_that_refuses_them(harness: Harness, tmp_path: Path) -> None:
+    run = build(harness, tmp_path, epoch=3, enable_save_checkpoint=True, name="mine")
+    paths = [tmp_path / "metrics.jsonl", tmp_path / "mine_run.log"]
+    paths[1].unlink()
+    for path in paths:
+        path.mkdir()
+
+    def end(trainer: Any, ep: int) -> None:
+        if ep == 2:
+            for path in paths:
+                path.rmdir()
+
+    run.trainer.fit(logging_step(run), None, end)
+    found = [json.loads(line) for line in paths[0].read_text().splitlines()]
+    assert [(line["step"], line["values"]) for line in found] == [(step, {"half": step / 2}) for step in range(9)]
+    text = paths[1].read_text()
+    assert [text.count(f"epoch {ep}/3 begin") for ep in (1, 2, 3)] == [1, 1, 1]
+    assert text.count(f"{str(paths[0])!r} can't be written: ") == 1 and "Its lines are kept until it can be." in text
+
+
+@pytest.mark.clause("G-10", "G-4")
+def test_half_a_line_of_a_killed_run_is_dropped(harness: Harness, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "epoch": 1, "values": {"half": 0.0}}\n{"step": 1, "ep')
+    run = build(harness, tmp_path)
+    run.trainer.fit(logging_step(run))
+    found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in found] == [0, 0, 1, 2]
+
+
 @pytest.mark.clause("G-7")
 def test_the_progress_shows_the_loss_and_the_state(
     harness: Harness, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -90,10 +90,13 @@ def test_an_error_in_one_process_ends_all(harness: Harness, tmp_path: Path) -> N
 
 @pytest.mark.clause("W-16", "C-7", "G-4")
 @several
-def test_a_resumed_run_of_several_is_bitwise_the_uninterrupted_one(together: Together, processes: int) -> None:
-    ranks = together(processes, "resuming")
+@pytest.mark.parametrize("kind", scenarios.RESUMED)
+def test_a_resumed_run_of_several_is_bitwise_the_uninterrupted_one(
+    together: Together, processes: int, kind: str
+) -> None:
+    ranks = [seen[kind] for seen in together(processes, "resuming")]
     assert all(seen == ranks[0] for seen in ranks)
-    whole, parts = (together.of(processes) / "resuming" / name for name in ("whole", "parts"))
+    whole, parts = (together.of(processes) / "resuming" / kind / name for name in ("whole", "parts"))
     assert ranks[0]["steps"] == 3 * -(-13 // processes)
     assert (parts / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
     for path in sorted((whole / "checkpoint/last_epoch_3").iterdir()):

@@ -42,6 +42,29 @@ def test_resuming_between_windows_of_accumulation(harness: Harness, tmp_path: Pa
     assert_equal(outcome(tmp_path / "killed", 2), outcome(tmp_path / "whole", 2))
 
 
+# Of all combinations, each pair of settings once: shuffling, workers, batches in a window, and the step (of 6 in each
+# epoch) within which the run is killed: while a window is open, with the one that closes it, in a shorter last window.
+COMBINATIONS = [
+    (False, 0, 1, 8), (False, 2, 4, 7), (False, 0, 4, 9), (False, 2, 4, 10),
+    (True, 2, 1, 8), (True, 0, 4, 7), (True, 2, 4, 9), (True, 0, 4, 10),
+]  # fmt: skip
+
+
+@pytest.mark.clause("C-7", "O-1", "O-2", "D-5")
+@pytest.mark.parametrize(("shuffle", "workers", "window", "kill_at"), COMBINATIONS)
+def test_every_combination_is_resumed(
+    harness: Harness, tmp_path: Path, shuffle: bool, workers: int, window: int, kill_at: int
+) -> None:
+    changed = {"shuffle": shuffle, "batch_size": 2, "accumulate_steps": window, "save_steps": 1, "epoch": 2}
+    go(start(harness, tmp_path / "whole", **changed))
+    go(start(harness, tmp_path / "killed", workers, **changed), kill_at)
+    resumed = start(harness, tmp_path / "killed", workers, resume="auto", **changed)
+    go(resumed)
+    closed = 6 + (kill_at - 6) // window * window  # the steps before the window that was under way
+    assert len(resumed.losses) == 12 - closed
+    assert_equal(outcome(tmp_path / "killed", 2), outcome(tmp_path / "whole", 2))
+
+
 @pytest.mark.clause("C-7", "C-8")
 def test_load_checkpoint_resumes_as_resume_does(harness: Harness, tmp_path: Path) -> None:
     go(start(harness, tmp_path / "whole"))

@@ -14,7 +14,7 @@ from dowdyboy_core import Backend, ConfigError, Tracker
 from dowdyboy_core._config import DeviceRequest
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._order import Isolate
-from dowdyboy_core._state import Array
+from dowdyboy_core._state import Array, check_entries
 
 from . import _data, _distributed, _state
 from ._tracker import JsonLinesTracker
@@ -204,6 +204,7 @@ class NumpyBackend(Backend):
         return scheduler.state()
 
     def load_scheduler_state(self, scheduler: Any, state: Any) -> None:
+        check_entries("scheduler", state, scheduler.state())
         scheduler.load_state(state)
 
     def tensor_state(self, tensor: Any) -> Array:

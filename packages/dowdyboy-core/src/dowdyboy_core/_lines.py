@@ -19,11 +19,13 @@ class LineFile:
     Args:
         path: the file; it is made with the first line.
         tell: gets a sentence, once for each time that the disk begins to refuse.
+        mends: drop a last line that has no end, which a process left that was killed while it wrote.
     """
 
-    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, tell: Callable[[str], None], *, mends: bool = False) -> None:
         self.path = path
         self._tell = tell
+        self._mends = mends
         self._pending: list[str] = []
         self._failing = False
 
@@ -38,6 +40,9 @@ class LineFile:
         try:
             # By its path each time, since the folder may have vanished and come back.
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self._mends:
+                self._mend()
+                self._mends = False
             with self.path.open("ab", buffering=0) as file:
                 append_whole(file, "".join(self._pending).encode(errors="backslashreplace"))
         except OSError as error:
@@ -61,19 +66,13 @@ class LineFile:
             os.fsync(file.fileno())
             sync_folder(self.path.parent)
 
-    def mend(self) -> None:
-        """Drops a last line that has no end, which a process left that was killed while it wrote.
-
-        Raises:
-            OSError: the file can't be changed.
-        """
-        if not self.path.exists():
-            return
-        with self.path.open("r+b", buffering=0) as file:
-            size = file.seek(0, SEEK_END)
-            end = _end_of_lines(file, size)
-            if end < size:
-                file.truncate(end)
+    def _mend(self) -> None:
+        if self.path.exists():
+            with self.path.open("r+b", buffering=0) as file:
+                size = file.seek(0, SEEK_END)
+                end = _end_of_lines(file, size)
+                if end < size:
+                    file.truncate(end)
 
     def cut(self, size: int) -> None:
         """Drops what stands after the first ``size`` bytes.

@@ -41,7 +41,7 @@ class MetricLog:
         warn: Callable[[str], None],
         to_float: Callable[[Any], float] = float,
     ) -> None:
-        self._file = LineFile(path, warn)
+        self._file = LineFile(path, warn, mends=True)
         self._viewer_folder = viewer_folder
         self._open_tracker = open_tracker
         self._warn = warn
@@ -55,7 +55,7 @@ class MetricLog:
     def write(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
         """Adds one point to each named curve; a disk that won't have it is told once, and tried again later."""
         if not self._opened:
-            self._open()
+            self._open_viewer()
         self._waiting.append((values, step, epoch, time.time()))
         if self._timer is None:
             self._timer = threading.Timer(FLUSH_INTERVAL, self._flush)
@@ -76,12 +76,8 @@ class MetricLog:
             self._file.flush()
             self._draw(points)
 
-    def _open(self) -> None:
+    def _open_viewer(self) -> None:
         self._opened = True
-        try:
-            self._file.mend()
-        except OSError as error:
-            self._warn(f"{str(self._file.path)!r} can't be written: {error}. What a killed run left in it stays.")
         try:
             self._tracker = self._open_tracker()
         except OSError as error:
@@ -127,7 +123,7 @@ class MetricLog:
         try:
             self._file.cut(size)
             shutil.rmtree(self._viewer_folder, ignore_errors=True)
-            self._open()
+            self._open_viewer()
             self._draw_anew()
         except OSError as error:
             self._warn(f"{str(path)!r} can't be brought back to where the run goes on: {error}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -71,9 +72,16 @@ class LossScaler:
         return {"scale": self.scale, "clean_steps": self._clean_steps}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes up what ``state`` gave; a run without loss scaling keeps to a scale of 1."""
+        """Takes up what ``state`` gave; a run without loss scaling keeps to a scale of 1.
+
+        Raises:
+            ValueError: it is no scale.
+        """
+        scale, clean_steps = float(state["scale"]), int(state["clean_steps"])
+        if not 0 < scale < math.inf:
+            raise ValueError(f"scale={scale} is no loss scale")
         if self.enabled:
-            self.scale, self._clean_steps = float(state["scale"]), int(state["clean_steps"])
+            self.scale, self._clean_steps = scale, clean_steps
 
 
 class Stepper:

@@ -11,7 +11,7 @@ from ._checkpoint import Snapshot, read_snapshot
 from ._config import TrainerConfig
 from ._errors import CheckpointError, SetupError
 from ._files import Content
-from ._saving import Position, apply_all, apply_weights, position_of, take_snapshot
+from ._saving import Position, apply_all, apply_weights, check_streams, position_of, take_snapshot
 from ._stopping import Stopped, Stopping
 from ._surface import Surface
 from ._writer import Writer
@@ -55,6 +55,7 @@ class Persistence(Surface):
             apply_weights(self._backend, self._parts, snapshot, folder)
             self.print(f"took the weights of {str(folder)!r}")
             return
+        check_streams(self._backend, self._streams, snapshot, folder)
         apply_all(self._backend, self._parts, snapshot, self._stepper.scaler, self._records, folder)
         self._position = position_of(snapshot)
         self._adapt_to_world_size(snapshot)

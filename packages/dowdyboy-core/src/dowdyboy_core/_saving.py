@@ -153,6 +153,27 @@ def apply_all(
     apply_weights(backend, parts, snapshot, folder)
 
 
+def check_streams(backend: Backend, streams: RandomStreams, snapshot: Snapshot, folder: Path) -> None:
+    """Tries the stored state of the random streams out, which can't be put in place before the loader is started.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    stored = snapshot.trees["rng"]
+    if len(stored) != backend.world_size:
+        return
+    now = streams.capture()
+    try:
+        streams.restore(stored[backend.rank])
+    except Exception as error:
+        raise CheckpointError(
+            f"{str(folder)!r} holds random streams that can't be taken up: {type(error).__name__}: {error}. Nothing "
+            "was loaded. Use another checkpoint, or load the weights alone with weights_only=True."
+        ) from error
+    finally:
+        streams.restore(now)
+
+
 def _check_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder: Path) -> dict[str, Any]:
     """The models and components by the names that their weights have in the snapshot, which fits them."""
     if snapshot.index["backend"] != backend.name:

@@ -170,3 +170,43 @@ def check_groups(stored: list[list[str]], wanted: list[list[str]]) -> None:
         raise CheckpointError(
             "The optimizer's parameters are not those that were saved. Differences:\n  " + "\n  ".join(lines)
         )
+
+
+def check_entries(what: str, stored: Any, wanted: Mapping[str, Any]) -> None:
+    """Refuses the state of another object than the one that is to take it up.
+
+    Args:
+        what: what the state is of, for the message.
+        stored: the state.
+        wanted: the state that the object has now.
+
+    Raises:
+        CheckpointError: the message lists every entry that is missing, extra or of another kind.
+    """
+    if not isinstance(stored, Mapping):
+        raise CheckpointError(f"The state of the {what} is a {type(stored).__name__}. Use another checkpoint.")
+    lines = [f"missing: {name}" for name in wanted if name not in stored]
+    lines += [f"not in the {what}: {name}" for name in stored if name not in wanted]
+    for name in stored.keys() & wanted.keys():
+        kinds = kind_of(stored[name]), kind_of(wanted[name])
+        if None not in kinds and kinds[0] != kinds[1]:
+            lines.append(f"kind of {name}: stored a {kinds[0]}, wanted a {kinds[1]}")
+    if lines:
+        listed = "\n  ".join(sorted(lines))
+        raise CheckpointError(
+            f"The {what} is not the one that was saved. Make it as when it was saved, or load the weights alone with "
+            f"weights_only=True. Differences:\n  {listed}"
+        )
+
+
+def kind_of(value: Any) -> str | None:
+    """What kind of value it is, as coarsely as a state may change; None for null, which stands for any."""
+    if value is None:
+        return None
+    for kind, types in _KINDS.items():
+        if isinstance(value, types):
+            return kind
+    return "number"  # a tensor, or one of NumPy's
+
+
+_KINDS: dict[str, Any] = {"number": (bool, int, float, Array), "text": str, "list": (list, tuple), "dict": Mapping}

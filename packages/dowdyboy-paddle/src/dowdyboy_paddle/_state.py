@@ -12,7 +12,7 @@ import paddle
 from paddle.optimizer.lr import CosineAnnealingWarmRestarts
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._state import Array, check_groups
+from dowdyboy_core._state import Array, check_entries, check_groups
 
 _NAMES = {
     paddle.float64: "F64", paddle.float32: "F32", paddle.float16: "F16", paddle.bfloat16: "BF16",
@@ -176,8 +176,14 @@ def scheduler_state(scheduler: Any) -> Any:
 
 
 def load_scheduler_state(scheduler: Any, state: Any) -> None:
-    """Puts such a state into a scheduler."""
+    """Puts such a state into a scheduler.
+
+    Raises:
+        CheckpointError: it is that of another of PaddlePaddle's schedulers. One of the user's may keep what it likes.
+    """
     state = from_tree(state)
+    if type(scheduler).__module__ == paddle.optimizer.lr.__name__:
+        check_entries("scheduler", state, scheduler_state(scheduler))
     if isinstance(scheduler, CosineAnnealingWarmRestarts):
         for name in _PLACE_IN_CYCLE & state.keys():
             setattr(scheduler, name, state.pop(name))

@@ -248,7 +248,7 @@ class TorchBackend(Backend):
         return _state.to_tree(scheduler.state_dict())
 
     def load_scheduler_state(self, scheduler: Any, state: Any) -> None:
-        scheduler.load_state_dict(_state.from_tree(state))
+        _state.load_scheduler_state(scheduler, state)
 
     def tensor_state(self, tensor: Any) -> Array:
         return _state.to_array(tensor)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._state import Array, check_groups
+from dowdyboy_core._state import Array, check_entries, check_groups
 
 _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -132,15 +132,71 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, names: Mapping[int, s
     wanted = [[known[number] for number in group["params"]] for group in optimizer.state_dict()["param_groups"]]
     stored = [group["params"] for group in state["param_groups"]]
     check_groups(stored, wanted)
+    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    groups = [_options(from_tree(group), live, optimizer.defaults) for group, live in pairs]
+    _check_shapes(optimizer, known, state["state"])
     optimizer.load_state_dict(
         {
             "state": {numbers[name]: from_tree(slots) for name, slots in state["state"].items()},
             # In the optimizer's own order, since load_state_dict pairs parameters by their place.
             "param_groups": [
-                {**from_tree(group), "params": [numbers[name] for name in names_here]}
-                for group, names_here in zip(state["param_groups"], wanted, strict=True)
+                {**group, "params": [numbers[name] for name in names_here]}
+                for group, names_here in zip(groups, wanted, strict=True)
             ],
         }
     )
     # So that a scheduler that steps before the next batch doesn't warn that nothing was optimized before.
     optimizer._opt_called = True  # type: ignore[attr-defined]
+
+
+def _options(stored: dict[str, Any], live: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a stored parameter group, and those of the optimizer that another version of PyTorch had not.
+
+    Raises:
+        CheckpointError: there are others than the optimizer has, and some of its own are missing: it is another one.
+    """
+    missing = defaults.keys() - stored.keys()
+    if missing and stored.keys() - live.keys() - _OF_SCHEDULERS:
+        check_entries("optimizer", stored, live)
+    common = stored.keys() & live.keys()
+    check_entries("optimizer", *({name: options[name] for name in common} for options in (stored, live)))
+    return {**stored, **{name: live[name] for name in missing}}
+
+
+_OF_SCHEDULERS = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
+"""Options that schedulers add, which a loop that is written by hand may make only after it has loaded."""
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer, known: list[str], stored: Mapping[str, Any]) -> None:
+    """Compares the slots that an optimizer has already with the stored ones.
+
+    Raises:
+        CheckpointError: the message lists all that have another shape.
+    """
+    lines = []
+    for number, slots in optimizer.state_dict()["state"].items():
+        for slot, live in slots.items():
+            found = stored.get(known[number], {}).get(slot)
+            if isinstance(found, Array) and isinstance(live, torch.Tensor) and found.shape != tuple(live.shape):
+                lines.append(f"shape of {known[number]} {slot}: stored {found.shape}, wanted {tuple(live.shape)}")
+    if lines:
+        raise CheckpointError("The optimizer's state doesn't fit. Differences:\n  " + "\n  ".join(sorted(lines)))
+
+
+def load_scheduler_state(scheduler: Any, state: Any) -> None:
+    """Puts a state into a scheduler.
+
+    Raises:
+        CheckpointError: it is that of another of PyTorch's schedulers. One of the user's may keep what it likes.
+    """
+    state = from_tree(state)
+    if type(scheduler).__module__ == torch.optim.lr_scheduler.__name__:
+        check_entries("scheduler", *(_public(entries) for entries in (state, scheduler.state_dict())))
+    scheduler.load_state_dict(state)
+
+
+def _public(entries: Any) -> Any:
+    """The entries that don't change from one version of PyTorch to the next."""
+    if not isinstance(entries, dict):
+        return entries
+    return {name: value for name, value in entries.items() if not name.startswith("_") and name != "verbose"}
