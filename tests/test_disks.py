@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -290,6 +291,39 @@ def test_an_out_dir_that_can_not_be_used_is_refused(
     else:
         with pytest.raises(ConfigError, match=r"can't be made: .*Read-only file system.* Give a folder that can be"):
             start(harness, tmp_path / "disk" / "run")
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_stopped_run_tells_whether_it_is_saved(
+    harness: Harness, tmp_path: Path, mount: Callable[[str], Disk], in_time: bool
+) -> None:
+    """Epoch 2 can't be saved, and in epoch 3 a signal comes; by then there may be room again."""
+    disk, out_dir = mount("run/checkpoint"), tmp_path / "run"
+    run = start(harness, out_dir)
+    step = run.train_step
+
+    def signalled(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        if global_step == 7:
+            trainer.wait_for_checkpoint()
+            if in_time:
+                disk.make_room()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(trainer, bat, bat_idx, global_step)
+
+    run.train_step = signalled  # type: ignore[method-assign]
+    with pytest.raises(SystemExit) as caught:
+        fit(run, {2: disk.fill})
+    assert caught.value.code == 143
+    assert ("and this point is NOT saved" in (out_dir / "default_run.log").read_text()) is not in_time
+    last = "last_epoch_3" if in_time else "last_epoch_1"
+    assert saved(out_dir) == ["best_epoch_1", "epoch_1", last]
+    if not in_time:
+        disk.make_room()
+    resumed = start(harness, out_dir, resume="auto")
+    go(resumed)
+    assert len(resumed.losses) == (1 if in_time else 6)
+    go(start(harness, tmp_path / "whole"))
+    assert (out_dir / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
 
 
 def save_or_end(self: CheckpointFolder, kind: str, epoch: int, content: Any) -> bool:

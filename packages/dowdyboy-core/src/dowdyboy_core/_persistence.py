@@ -227,7 +227,7 @@ class Persistence(Surface):
         if self.config.enable_save_checkpoint:
             self._save(["last_epoch"], ep, self._snapshot())
             self._writer.wait()
-        saved = self.config.enable_save_checkpoint and not self._unsaved
+        saved = self.config.enable_save_checkpoint and "last_epoch" not in self._unsaved
         self.print(
             f"stopped by signal {signum} in epoch {ep}, "
             + ("saved; resume='auto' goes on from here" if saved else "and this point is NOT saved")
