@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scaling_cases import BATCH, CASES  # type: ignore[import-not-found]
+from measuring import environment
+from reporting import table
+from scaling_cases import BATCH, CASES
 
 WORKER = Path(__file__).with_name("scaling_worker.py")
 MODELS = list(dict.fromkeys(case.model for case in CASES))
@@ -55,16 +56,6 @@ def run_job(framework: str, processes: int, args: argparse.Namespace) -> list[li
             said = (job.stdout[-3000:] + job.stderr[-3000:] + logs).strip()
             sys.exit(f"{processes} process(es) of {framework} ended with exit code {job.returncode}:\n{said}")
         return [json.loads(Path(folder, f"rank_{rank}.json").read_text()) for rank in range(processes)]
-
-
-def environment() -> dict[str, str]:
-    """One thread a process, and an allocator that keeps its memory: with glibc's defaults times wander."""
-    fixed = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    fixed |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
-    found = os.environ | fixed
-    for name in ("CUDA_VISIBLE_DEVICES", "RANK", "WORLD_SIZE", "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"):
-        found.pop(name, None)
-    return found
 
 
 def ratio(ours: Any, hand: Any) -> dict[str, Any]:
@@ -132,12 +123,6 @@ def say_gain(gain: dict[str, Any]) -> list[str]:
     return said
 
 
-def print_table(headings: list[str], rows: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    for line in [headings, ["-" * width for width in widths], *rows]:
-        print(" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
 def main() -> None:
     args = options()
     rows: list[dict[str, Any]] = []
@@ -147,13 +132,13 @@ def main() -> None:
             print(f"{framework}, {processes} process(es) ...", file=sys.stderr, flush=True)
             rows += summarise(framework, processes, run_job(framework, processes, args))
     print(f"\nSteps per second, batches of {BATCH} a process, {args.blocks} blocks of each contender\n")
-    print_table(list(HEADINGS), [say_row(row) for row in rows])
+    print(table(HEADINGS, [say_row(row) for row in rows]))
     for processes in sorted(set(args.processes) - {1}):
         several = gains(rows, processes)
         scaling += several
         if several:
             print(f"\nSamples per second of 1 and of {processes} processes\n")
-            print_table([heading.format(n=processes) for heading in HEADINGS_OF_GAIN], list(map(say_gain, several)))
+            print(table([heading.format(n=processes) for heading in HEADINGS_OF_GAIN], list(map(say_gain, several))))
     if args.json is not None:
         about = {"batch_size": BATCH, "blocks": args.blocks, "workers": args.workers}
         args.json.write_text(json.dumps({**about, "rows": rows, "scaling": scaling}, indent=1) + "\n")

@@ -12,7 +12,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.distributed import fleet as untyped_fleet
 from paddle.io import DataLoader, Dataset, DistributedBatchSampler
-from scaling_cases import BATCH, CLASSES, Case  # type: ignore[import-not-found]
+from scaling_cases import BATCH, CLASSES, Case
 from tqdm import tqdm
 
 from dowdyboy_paddle import Trainer, TrainerConfig

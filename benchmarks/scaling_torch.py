@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from scaling_cases import BATCH, CLASSES, Case  # type: ignore[import-not-found]
+from scaling_cases import BATCH, CLASSES, Case
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler

@@ -8,38 +8,15 @@ from __future__ import annotations
 import gc
 import importlib
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scaling_cases import CASES, LEAD, TAIL, Case  # type: ignore[import-not-found]
+from measuring import terminal, turns
+from scaling_cases import CASES, LEAD, TAIL, Case
 
 CONTENDERS = ("ours", "hand", "control")
 """The control is the hand-written loop once more: how far it is from ``hand`` is what this machine can't tell apart."""
-
-
-@contextmanager
-def terminal() -> Iterator[None]:
-    """Has stderr be a terminal that nobody looks at, since a bar is drawn on nothing else."""
-    import fcntl
-    import struct
-    import termios
-
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    reader = subprocess.Popen(["cat"], stdin=ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    os.close(ours)
-    kept = sys.stderr
-    try:
-        with os.fdopen(theirs, "w", encoding="utf-8") as sys.stderr:
-            yield
-    finally:
-        sys.stderr = kept
-        reader.wait()
 
 
 def time_block(contender: Any, case: Case, number: int) -> float:
@@ -65,8 +42,7 @@ def measure(framework: Any, case: Case, blocks: int, workers: int, out: Path) ->
         time_block(contender, case, 0)
     gc.freeze()
     for number in range(1, blocks + 1):
-        first = number % len(CONTENDERS)  # everybody is as often first, second and third
-        for name in CONTENDERS[first:] + CONTENDERS[:first]:
+        for name in turns(CONTENDERS, number):
             seconds[name].append(time_block(contenders[name], case, number))
     return {"model": case.model, "extras": case.extras, "steps": case.steps, "seconds": seconds}
 

@@ -361,9 +361,9 @@ def leave_half(file: Any, content: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def draw_or_end(self: _metrics.MetricLog, values: Any, step: int) -> None:
+def draw_or_end(self: _metrics.MetricLog, points: Any) -> None:
     if self._tracker is not None:
-        self._tracker.write(values, step)
+        self._tracker.write(points)
 
 
 SAVE, FLUSH = CheckpointFolder.save, _lines.LineFile.flush
@@ -377,7 +377,7 @@ BREAKS: dict[str, tuple[Callable[..., None], Any, str, Any]] = {
     "the end is no error": (check_one_that_stays_away, Persistence, "_check_saved", lambda self: None),
     "the error comes at once": (check_one_that_stays_away, CheckpointFolder, "save", save_or_end),
     "lines are forgotten": (check_logs, _lines.LineFile, "flush", forget_lines),
-    "half a line stays": (check_logs, _lines, "_append", leave_half),
+    "half a line stays": (check_logs, _lines, "append_whole", leave_half),
     "a viewer ends the run": (check_logs, _metrics.MetricLog, "_draw", draw_or_end),
 }
 

@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dowdyboy_conformance.mutants import CONTROL, EXPECTED, Mutant, backend_of
+from dowdyboy_conformance.mutants import CONTROL, EXPECTED, Spoilt, backend_of
 
-CHECKS = Path(sys.modules[Mutant.__module__].__file__ or "").parent / "checks"
+CHECKS = Path(sys.modules[Spoilt.__module__].__file__ or "").parent / "checks"
 Outcomes = dict[str, dict[str, list[str]]]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # all mutants run in the first test, some in two processes
@@ -45,7 +45,7 @@ def test_the_control_passes(outcomes: Outcomes) -> None:
 
 
 @pytest.mark.parametrize("mutant", EXPECTED, ids=lambda mutant: mutant.__name__)
-def test_a_mutant_is_caught(mutant: type[Mutant], outcomes: Outcomes) -> None:
+def test_a_mutant_is_caught(mutant: type[Spoilt], outcomes: Outcomes) -> None:
     for clause, check in EXPECTED[mutant].items():
         texts = outcomes[backend_of(mutant)][check]
         assert any(texts), f"{check}, which is about {clause}, does not notice: {mutant.__doc__}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,26 @@ def test_a_process_that_is_gone_is_an_error_in_the_others() -> None:
     assert isinstance(first, SetupError) and isinstance(second, SetupError)
     assert str(first) == "Process 2 has ended while process 0 was waiting for it. Its own error says why."
     assert str(second).startswith("Process 0, or another one that it waited for, has ended while process 1 was waiting")
+
+
+def test_a_worker_does_not_hide_that_its_process_is_gone() -> None:
+    workers: list[Any] = []
+
+    def action(rank: int, group: _sockets.Group) -> float:
+        began = time.monotonic()
+        if rank:
+            workers.append(multiprocessing.get_context("fork").Process(target=time.sleep, args=(6,), daemon=True))
+            workers[0].start()
+            group.close()
+        else:
+            with pytest.raises(SetupError, match="Process 1 has ended"):
+                group.exchange("values", 1)
+        return time.monotonic() - began
+
+    results = in_group(2, action)
+    workers[0].kill()
+    workers[0].join()
+    assert max(results) < 4, "it was noticed when the worker ended, too"
 
 
 def test_processes_in_different_places_are_told() -> None:

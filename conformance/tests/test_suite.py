@@ -58,6 +58,14 @@ def test_the_checks_that_pytest_collects_are_those_of_the_manifest() -> None:
     assert collected == checks().keys()
 
 
+def test_a_failure_names_its_clauses() -> None:
+    options = ["--backend", "dowdyboy_conformance.mutants:NoZeroGrad", "-k", "cleared_between_windows", "-q"]
+    command = [sys.executable, "-m", "pytest", "--pyargs", "dowdyboy_conformance.checks", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+    assert re.search(r"^-+ Clauses of docs/spec\.md that this check is about -+\nL-2, O-1$", done.stdout, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -13,12 +13,12 @@ _COUNTS = {
     "P": 4,
     "C": 21,
     "B": 10,
-    "G": 8,
+    "G": 10,
     "O": 8,
     "U": 5,
     "X": 3,
     "N": 4,
-    "W": 19,
+    "W": 20,
 }
 
 CLAUSES = frozenset(f"{topic}-{number + 1}" for topic, count in _COUNTS.items() for number in range(count))

@@ -9,7 +9,7 @@ from typing import Any
 
 from dowdyboy_core import _checkpoint, _files, _persistence, _saving
 
-from ._mutation import Mutant, change
+from ._mutation import Mutant, TorchMutant, change
 
 
 class WritesInTheLoop(Mutant):
@@ -19,7 +19,7 @@ class WritesInTheLoop(Mutant):
         change(trainer._writer, "start", lambda original: lambda job: job())
 
 
-class SavesWhatIsYetToCome(Mutant):
+class SavesWhatIsYetToCome(TorchMutant):
     """Saves the weights that the model has when they are written, not when they were to be saved."""
 
     def spoil(self, trainer: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
-from ._mutation import Mutant, change, nothing
+from ._mutation import Mutant, TorchMutant, change, nothing
 
 
 class EverythingEverywhere(Mutant):
@@ -249,7 +249,7 @@ class ChangeUntold(Mutant):
         change(trainer, "_warn", nothing)
 
 
-class OverflowShared(Mutant):
+class OverflowShared(TorchMutant):
     """Has every optimizer skip its step when one overflows."""
 
     def spoil(self, trainer: Any) -> None:
@@ -265,3 +265,36 @@ class OverflowShared(Mutant):
             return scale
 
         change(trainer._backend, "scale_gradients", make)
+
+
+class RecordsOneByOne(Mutant):
+    """Brings the records together name by name."""
+
+    scenario = "exchanges"
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def gather() -> None:
+                for name in trainer.get_records():
+                    trainer._backend.gather(name)
+                original()
+
+            return gather
+
+        change(trainer._records, "gather", make)
+
+
+class EveryLossGathered(Mutant):
+    """Brings the loss of each batch together."""
+
+    scenario = "exchanges"
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def backward(loss: Any, factor: float) -> None:
+                trainer._backend.gather(float(loss.detach()))
+                original(loss, factor)
+
+            return backward
+
+        change(trainer._backend, "backward", make)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 from typing import Any
 
 from ._mutation import Mutant, change, nothing
@@ -247,3 +248,10 @@ class StepsRestart(Mutant):
             return train
 
         change(trainer, "_train", make)
+
+
+class PointsStay(Mutant):
+    """Keeps points in memory until something else writes them out."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._metrics, "_timer", lambda original: threading.Timer(1e6, lambda: None))

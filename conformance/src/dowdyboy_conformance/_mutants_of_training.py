@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._mutation import Mutant, change, nothing
+from ._mutation import Mutant, TorchMutant, change, nothing
 
 
 class NoStep(Mutant):
@@ -162,7 +162,7 @@ class ClipsTooMuch(Mutant):
         change(trainer._backend, "clip_gradients", make)
 
 
-class VarianceBiased(Mutant):
+class VarianceBiased(TorchMutant):
     """Has BatchNorm follow the biased variance."""
 
     def spoil(self, trainer: Any) -> None:
@@ -182,3 +182,30 @@ class VarianceBiased(Mutant):
             return prepare
 
         change(trainer._backend, "prepare_model", make)
+
+
+class EveryLossRead(Mutant):
+    """Reads the loss of each batch."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def backward(loss: Any, factor: float) -> None:
+                trainer._backend.to_float(loss)
+                original(loss, factor)
+
+            return backward
+
+        change(trainer._backend, "backward", make)
+
+
+class StateReadAtOnce(Mutant):
+    """Reads what set_bar_state is given when it is given."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def set_bar_state(values: Any) -> None:
+                original({name: trainer._backend.to_float(value) for name, value in values.items()})
+
+            return set_bar_state
+
+        change(trainer, "set_bar_state", make)

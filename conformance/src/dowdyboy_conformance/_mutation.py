@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from dowdyboy_core import TrainerConfig
 
+from .harnesses.numpy import NumpyHarness
 from .harnesses.torch import TorchHarness
 
 
@@ -30,8 +31,8 @@ def nothing(original: Any) -> Any:
     return lambda *args, **named: None
 
 
-class Mutant(TorchHarness):
-    """A harness whose trainers are spoilt.
+class Spoilt:
+    """Mixed into a harness, it has the trainers spoilt.
 
     Attributes:
         scenario: the one that its check of several processes looks at; None for all of them.
@@ -41,9 +42,17 @@ class Mutant(TorchHarness):
 
     def make_trainer(self, config: TrainerConfig) -> Any:
         """The trainer, spoilt after it was made."""
-        trainer = super().make_trainer(config)
+        trainer = super().make_trainer(config)  # type: ignore[misc] # of the harness
         self.spoil(trainer)
         return trainer
 
     def spoil(self, trainer: Any) -> None:
         """Changes nothing: the control, which every check must pass."""
+
+
+class Mutant(Spoilt, NumpyHarness):
+    """A spoilt trainer of the reference backend, which is quick to start and to run."""
+
+
+class TorchMutant(Spoilt, TorchHarness):
+    """A spoilt trainer of PyTorch's, for what the reference backend hasn't got."""

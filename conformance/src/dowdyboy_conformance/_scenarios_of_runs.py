@@ -92,6 +92,38 @@ def divergence(harness: Harness, out_dir: Path) -> Any:
     return _error(lambda: run.fit(on_epoch_end=end))
 
 
+def exchanges(harness: Harness, out_dir: Path) -> Any:
+    """How often a run exchanges anything but gradients: with few batches and names, more batches, more names.
+
+    Not counted is what the processes ask one another about signals, since that follows the clock.
+    """
+    found = []
+    for batches, names in [(6, 1), (24, 1), (6, 20)]:
+        run = build(harness, out_dir / f"{batches}_{names}", samples=batches * 4, epoch=2)
+        calls = _counted(run.trainer._backend)
+
+        def step(trainer: Any, bat: Any, bat_idx: int, global_step: int, run: Run = run, names: int = names) -> Any:
+            trainer.set_records({f"record {number}": number for number in range(names)})
+            return run.train_step(trainer, bat, bat_idx, global_step)
+
+        run.trainer.fit(step, run.val_step)
+        found.append(len(calls))
+    return found
+
+
+def _counted(backend: Any) -> list[Any]:
+    """What a backend gathers from here on."""
+    calls: list[Any] = []
+    gather = backend.gather
+
+    def counted(value: Any) -> Any:
+        calls.append(value)
+        return gather(value)
+
+    backend.gather = counted
+    return calls
+
+
 def _error(action: Any) -> list[str] | None:
     try:
         action()

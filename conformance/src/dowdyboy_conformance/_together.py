@@ -31,6 +31,7 @@ SCENARIOS = {
             "files",
             "buffers",
             "divergence",
+            "exchanges",
             "resuming",
             "elsewhere",
             "own_disks",

@@ -34,6 +34,7 @@ from ._mutants_of_processes import (
     DivergenceUnseen,
     EqualStreams,
     EvaluationFilledUp,
+    EveryLossGathered,
     EveryoneLogs,
     EverythingEverywhere,
     ExchangedEachBatch,
@@ -45,6 +46,7 @@ from ._mutants_of_processes import (
     OwnValues,
     RecordsAtHome,
     RecordsByRank,
+    RecordsOneByOne,
     ScheduledByEach,
     WrappedNames,
 )
@@ -60,6 +62,7 @@ from ._mutants_of_state import (
     NoClipping,
     OldOnesStay,
     PartialWindowDropped,
+    PointsStay,
     PositionForgotten,
     PrefixMatching,
     RecordsForgotten,
@@ -77,6 +80,7 @@ from ._mutants_of_state import (
 from ._mutants_of_training import (
     BestForgotten,
     ClipsTooMuch,
+    EveryLossRead,
     GradientsInVal,
     LastOfEqualsIsBest,
     MeanInFloat32,
@@ -91,11 +95,12 @@ from ._mutants_of_training import (
     RecordsReversed,
     RecordsStay,
     SchedulerTwice,
+    StateReadAtOnce,
     VarianceBiased,
 )
-from ._mutation import Mutant
+from ._mutation import Mutant, Spoilt
 
-EXPECTED: dict[type[Mutant], dict[str, str]] = {
+EXPECTED: dict[type[Spoilt], dict[str, str]] = {
     NoStep: {"N-1": "test_sixty_steps_follow_the_formulas"},
     NoZeroGrad: {"L-2": "test_gradients_are_cleared_between_windows", "N-1": "test_sixty_steps_follow_the_formulas"},
     NeverEval: {"H-4": "test_modes_and_gradients_in_each_hook", "N-2": "test_dropout_is_off_in_validation"},
@@ -122,8 +127,9 @@ EXPECTED: dict[type[Mutant], dict[str, str]] = {
     PositionForgotten: {"C-7": "test_a_resumed_run_is_bitwise_the_uninterrupted_one"},
     EverythingLoaded: {"C-8": "test_weights_only_takes_the_weights_alone"},
     CurvesDoubled: {"G-4": "test_metrics_of_a_resumed_run_have_no_gap_and_no_double"},
-    LinesForgotten: {"G-8": "test_lines_wait_for_a_disk_that_refuses_them"},
-    HalfLineStays: {"G-8": "test_half_a_line_of_a_killed_run_is_dropped"},
+    PointsStay: {"G-9": "test_a_point_reaches_the_files_by_itself"},
+    LinesForgotten: {"G-10": "test_lines_wait_for_a_disk_that_refuses_them"},
+    HalfLineStays: {"G-10": "test_half_a_line_of_a_killed_run_is_dropped"},
     RunLogWiped: {"G-1": "test_the_run_log_is_appended_to"},
     SeedIgnored: {"D-2": "test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch"},
     EpochIgnored: {"D-2": "test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch"},
@@ -133,6 +139,8 @@ EXPECTED: dict[type[Mutant], dict[str, str]] = {
     LossUndivided: {"O-1": "test_a_window_steps_as_one_large_batch"},
     PartialWindowDropped: {"O-2": "test_a_last_window_is_averaged_over_what_it_has"},
     NoClipping: {"O-3": "test_clipping_bounds_the_norm_of_the_averaged_gradient"},
+    EveryLossRead: {"G-8": "test_tensors_are_read_only_when_something_is_drawn"},
+    StateReadAtOnce: {"G-8": "test_tensors_are_read_only_when_something_is_drawn"},
     ErrorsSwallowed: {"H-7": "test_an_error_in_a_hook_reaches_the_caller"},
     OverflowShared: {"O-8": "test_an_overflow_skips_one_optimizer_and_halves_the_scale"},
     EverythingEverywhere: {"W-2": "test_training_batches_are_dealt_out"},
@@ -153,6 +161,8 @@ EXPECTED: dict[type[Mutant], dict[str, str]] = {
     OneStreamSaved: {"W-16": "test_a_resumed_run_of_several_is_bitwise_the_uninterrupted_one"},
     WrappedNames: {"W-17": "test_a_checkpoint_serves_one_process"},
     ChangeUntold: {"W-17": "test_a_checkpoint_serves_one_process"},
+    RecordsOneByOne: {"W-20": "test_neither_batches_nor_names_need_exchanges_of_their_own"},
+    EveryLossGathered: {"W-20": "test_neither_batches_nor_names_need_exchanges_of_their_own"},
     WritesInTheLoop: {"C-20": "test_training_goes_on_while_a_checkpoint_is_written"},
     SavesWhatIsYetToCome: {"C-20": "test_training_goes_on_while_a_checkpoint_is_written"},
     DigestsUnread: {
@@ -185,7 +195,7 @@ EXPECTED: dict[type[Mutant], dict[str, str]] = {
 CONTROL = Mutant
 
 
-def backend_of(mutant: type[Mutant]) -> str:
+def backend_of(mutant: type[Spoilt]) -> str:
     """What ``--backend`` calls a mutant."""
     return f"{__name__}:{mutant.__name__}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -97,6 +98,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     problems = [problem for item in checks for problem in _problems(item)]
     if problems:
         raise pytest.UsageError("\n".join(sorted(set(problems))))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Says with each failure which clauses are not kept."""
+    report = yield
+    if report.failed and _is_check(getattr(item, "module", None)):
+        report.sections.append(
+            ("Clauses of docs/spec.md that this check is about", ", ".join(sorted(clauses_of(item))))
+        )
+    return report
 
 
 def clauses_of(item: pytest.Item) -> set[str]:

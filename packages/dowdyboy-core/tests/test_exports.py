@@ -18,6 +18,7 @@ def test_the_public_names() -> None:
         "CheckpointError",
         "ConfigError",
         "DowdyboyError",
+        "Point",
         "SetupError",
         "Tracker",
         "Trainer",

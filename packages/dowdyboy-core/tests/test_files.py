@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dowdyboy_core import CheckpointError
+from dowdyboy_core import CheckpointError, _files
 from dowdyboy_core._files import INDEX, FolderReader, is_whole, prepare, write_folder
 from dowdyboy_core._folders import tidy
 from dowdyboy_core._state import Array
@@ -49,6 +50,29 @@ def test_the_library_reads_the_weights(tmp_path: Path) -> None:
 
     write(tmp_path / "one")
     np.testing.assert_array_equal(load_file(tmp_path / "one" / "model_0.safetensors")["a.weight"], [[1, 2]])
+
+
+def test_a_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytes(range(256)) * 3 + b"and a rest"
+    (tmp_path / "file").write_bytes(content)
+    monkeypatch.setattr(_files, "_PIECE_BYTES", 100)
+    found, digest = _files._read(tmp_path / "file", len(content))
+    assert (bytes(found), digest) == (content, hashlib.sha256(content).hexdigest())
+    with pytest.raises(OSError, match="ends 7 bytes early"):
+        _files._read(tmp_path / "file", len(content) + 7)
+    (tmp_path / "file").write_bytes(b"")
+    assert bytes(_files._read(tmp_path / "file", 0)[0]) == b""
+
+
+def test_what_goes_into_several_folders_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+    describe = _files._describe
+    monkeypatch.setattr(_files, "_describe", lambda pieces: hashed.append(1) or describe(pieces))
+    content = prepare({}, {"model_0": {"w": array([1.0])}, "model_1": {"w": array([2.0])}}, {"rng": [3]})
+    for name in ("one", "two"):
+        write_folder(tmp_path / name, content)
+        FolderReader(tmp_path / name).verify()
+    assert len(hashed) == 3
 
 
 def test_every_changed_byte_and_every_cut_is_noticed(tmp_path: Path) -> None:

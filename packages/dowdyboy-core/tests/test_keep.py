@@ -70,6 +70,9 @@ class Plain:
             for name, item in model.parameters.items()
         }
 
+    def model_layout(self, model: Model) -> dict[str, Array]:
+        return self.model_state(model)
+
     def load_model_state(self, model: Model, state: dict[str, Array]) -> None:
         for name, array in state.items():
             model.parameters[name].values = list(struct.unpack(f"<{array.shape[0]}f", bytes(array.data)))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dowdyboy_core._metrics import MetricLog, as_number
+from dowdyboy_core import Point
+from dowdyboy_core._metrics import FLUSH_INTERVAL, MetricLog, as_number
 
 
 class Viewer:
@@ -21,10 +26,12 @@ class Viewer:
     def __init__(self) -> None:
         self.points: list[tuple[dict[str, float], int]] = []
         self.closed = False
+        self.batches = 0
         Viewer.made.append(self)
 
-    def write(self, values: Mapping[str, float], step: int) -> None:
-        self.points.append((dict(values), step))
+    def write(self, points: Sequence[Point]) -> None:
+        self.batches += 1
+        self.points += [(dict(point.values), point.step) for point in points]
 
     def close(self) -> None:
         self.closed = True
@@ -106,9 +113,73 @@ def test_lines_that_are_lost_are_told(tmp_path: Path) -> None:
     made.close()
 
 
-def test_lines_reach_the_disk_within_a_second(metrics: MetricLog, tmp_path: Path) -> None:
-    metrics.write({"loss": 1.0}, 0, 1)  # the first one at once: nothing was flushed for longer than a second
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+def test_points_are_written_together_and_within_about_a_second(metrics: MetricLog, tmp_path: Path) -> None:
+    path, began = tmp_path / "metrics.jsonl", time.monotonic()
+    for step in range(200):
+        metrics.write({"loss": 1.0}, step, 1)
+    while not (path.exists() and path.read_bytes().count(b"\n") == 200):
+        assert time.monotonic() - began < 30
+        time.sleep(0.05)
+    while len(Viewer.made[0].points) < 200:
+        assert time.monotonic() - began < 30
+        time.sleep(0.05)
+    assert Viewer.made[0].batches <= 2
+    metrics.write({"loss": 1.0}, 200, 1)  # for which another timer must have been set
+    while path.read_bytes().count(b"\n") < 201:
+        assert time.monotonic() - began < 60
+        time.sleep(0.05)
+
+
+KILLED = """
+import os, pathlib, signal, sys, time
+from dowdyboy_core._metrics import MetricLog
+log = MetricLog(pathlib.Path(sys.argv[1]), pathlib.Path("nowhere"), lambda: None, print)
+began = time.monotonic()
+while (passed := time.monotonic() - began) < 3.0:
+    log.write({"passed": passed}, 0, 1)
+    time.sleep(0.01)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_run_loses_about_a_second_of_points(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    newest = max(json.loads(line)["values"]["passed"] for line in path.read_text().splitlines())
+    assert newest > 3.0 - 2 * FLUSH_INTERVAL  # one for the timer, and one for a machine that is busy
+
+
+def test_a_value_is_read_when_it_is_written_and_not_before(tmp_path: Path) -> None:
+    read: list[Any] = []
+
+    def to_float(value: Any) -> float:
+        read.append(value)
+        return 0.5
+
+    made = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", lambda: None, pytest.fail, to_float)
+    made.write({"loss": "a tensor"}, 0, 1)
+    assert read == []
+    made.close()
+    assert read == ["a tensor"]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["values"] == {"loss": 0.5}
+
+
+class Broken(Viewer):
+    def write(self, points: Sequence[Point]) -> None:
+        raise ValueError("no such curve")
+
+
+def test_a_viewer_that_fails_ends_its_curves_and_not_the_run(tmp_path: Path) -> None:
+    Viewer.made, said = [], []
+    made = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", Broken, said.append)
+    made.write({"loss": 0.5}, 0, 1)
+    made.size()
+    made.write({"loss": 0.25}, 1, 1)
+    made.close()
+    [text] = said
+    assert "can't be written: no such curve. Its curves stop here" in text
+    assert (tmp_path / "metrics.jsonl").read_bytes() == points(0.5, 0.25)
 
 
 @pytest.mark.parametrize(

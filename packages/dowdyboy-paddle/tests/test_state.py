@@ -15,6 +15,7 @@ from paddle.optimizer import Optimizer, lr
 
 from dowdyboy_core import CheckpointError
 from dowdyboy_core._files import FolderReader, prepare, write_folder
+from dowdyboy_core._state import encode
 from dowdyboy_paddle._backend import PaddleBackend
 from dowdyboy_paddle._state import to_array, to_tensor
 
@@ -237,6 +238,44 @@ def test_a_tensor_goes_through_a_file_bitwise(tensor: paddle.Tensor, tmp_path: P
     assert np.array_equal(back.numpy(), tensor.detach().numpy())
 
 
+@pytest.mark.parametrize("name", ["float32", "transposed", "bfloat16", "0-d", "expanded"])
+def test_plain_data_and_tensors_share_no_memory(name: str) -> None:
+    tensor = TENSORS[name].clone()
+    array = to_array(tensor)
+    stored = bytes(array.data)
+    tensor.zero_()
+    assert bytes(array.data) == stored
+    to_tensor(array).zero_()
+    assert bytes(array.data) == stored
+
+
+def test_what_was_loaded_shares_no_memory_with_what_lives() -> None:
+    model = Model()
+    optimizer = OPTIMIZERS["Adam"](model.parameters())
+    train(model, optimizer, None, 0)
+    state = BACKEND.model_state(model), BACKEND.optimizer_state(optimizer, names(model))
+    stored = repr_of(state)
+    other = Model()
+    other_optimizer = OPTIMIZERS["Adam"](other.parameters())
+    BACKEND.load_model_state(other, state[0])
+    BACKEND.load_optimizer_state(other_optimizer, names(other), state[1])
+    train(other, other_optimizer, None, STEPS)
+    assert repr_of(state) == stored
+
+
+def repr_of(tree: Any) -> str:
+    """All of a tree, the data of its arrays included."""
+    value, arrays = encode(tree, "state")
+    return repr((value, {key: (array.dtype, array.shape, bytes(array.data)) for key, array in arrays.items()}))
+
+
+def test_the_layout_is_that_of_the_state() -> None:
+    model, state = Model(), BACKEND.model_state(Model())
+    assert {name: array[:2] for name, array in BACKEND.model_layout(model).items()} == {
+        name: array[:2] for name, array in state.items()
+    }
+
+
 def test_nan_keeps_its_bits() -> None:
     bits = np.array([0x7FC00001, 0x7FC12345], dtype=np.int32)
     tensor = paddle.to_tensor(bits.view(np.float32))
@@ -266,8 +305,9 @@ def test_state_that_is_no_tensor_is_refused() -> None:
         def state_dict(self, *args: Any, **kwargs: Any) -> Any:
             return {"count": 1}
 
-    with pytest.raises(CheckpointError, match=r"'count' is a int, and only tensors"):
-        BACKEND.model_state(Extra())
+    for ask in (BACKEND.model_state, BACKEND.model_layout):
+        with pytest.raises(CheckpointError, match=r"'count' is a int, and only tensors"):
+            ask(Extra())
 
 
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:
@@ -304,6 +344,19 @@ def test_an_optimizer_of_other_parameters_is_refused_with_every_difference() -> 
     groups = opt.Adam(parameters=two_groups(model, False))
     with pytest.raises(CheckpointError, match="1 parameter groups and now has 2"):
         BACKEND.load_optimizer_state(groups, names(model), state)
+
+
+def test_a_slot_of_another_type_is_refused() -> None:
+    model = Model()
+    optimizer = opt.Adam(parameters=model.parameters())
+    train(model, optimizer, None, 0)
+    state = BACKEND.optimizer_state(optimizer, names(model))
+    slots = state["state"]["0/first.bias"]
+    slots["moment1"] = slots["moment1"]._replace(dtype="I32")
+    before = repr_of(BACKEND.optimizer_state(optimizer, names(model)))
+    with pytest.raises(CheckpointError, match=r"type of 0/first\.bias moment1: stored .*'I32'.*, wanted .*'F32'"):
+        BACKEND.load_optimizer_state(optimizer, names(model), state)
+    assert repr_of(BACKEND.optimizer_state(optimizer, names(model))) == before
 
 
 def test_float32_copies_of_half_precision_parameters_are_kept() -> None:

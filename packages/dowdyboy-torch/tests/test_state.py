@@ -13,6 +13,7 @@ from torch.optim import lr_scheduler as lr
 
 from dowdyboy_core import CheckpointError
 from dowdyboy_core._files import FolderReader, prepare, write_folder
+from dowdyboy_core._state import encode
 from dowdyboy_torch._backend import TorchBackend
 from dowdyboy_torch._state import to_array, to_tensor
 
@@ -233,6 +234,44 @@ def test_a_tensor_goes_through_a_file_bitwise(tensor: torch.Tensor, tmp_path: Pa
     assert back.untyped_storage().nbytes() == back.numel() * back.element_size()
 
 
+@pytest.mark.parametrize("name", ["float32", "transposed", "bfloat16", "0-d", "expanded"])
+def test_plain_data_and_tensors_share_no_memory(name: str) -> None:
+    tensor = TENSORS[name].clone()
+    array = to_array(tensor)
+    stored = bytes(array.data)
+    tensor.zero_()
+    assert bytes(array.data) == stored
+    to_tensor(array).zero_()
+    assert bytes(array.data) == stored
+
+
+def test_what_was_loaded_shares_no_memory_with_what_lives() -> None:
+    model = Model()
+    optimizer = OPTIMIZERS["Adam"](model.parameters())
+    train(model, optimizer, None, 0)
+    state = BACKEND.model_state(model), BACKEND.optimizer_state(optimizer, names(model))
+    stored = repr_of(state)
+    other = Model()
+    other_optimizer = OPTIMIZERS["Adam"](other.parameters())
+    BACKEND.load_model_state(other, state[0])
+    BACKEND.load_optimizer_state(other_optimizer, names(other), state[1])
+    train(other, other_optimizer, None, STEPS)
+    assert repr_of(state) == stored
+
+
+def repr_of(tree: Any) -> str:
+    """All of a tree, the data of its arrays included."""
+    value, arrays = encode(tree, "state")
+    return repr((value, {key: (array.dtype, array.shape, bytes(array.data)) for key, array in arrays.items()}))
+
+
+def test_the_layout_is_that_of_the_state() -> None:
+    model, state = Model(), BACKEND.model_state(Model())
+    assert {name: array[:2] for name, array in BACKEND.model_layout(model).items()} == {
+        name: array[:2] for name, array in state.items()
+    }
+
+
 def test_nan_keeps_its_bits() -> None:
     tensor = torch.tensor([0x7FC00001, 0x7FC12345], dtype=torch.int32).view(torch.float32)
     assert torch.equal(to_tensor(to_array(tensor)).view(torch.int32), tensor.view(torch.int32))
@@ -263,8 +302,9 @@ def test_extra_state_that_is_no_tensor_is_refused() -> None:
 
         def set_extra_state(self, state: Any) -> None: ...
 
-    with pytest.raises(CheckpointError, match=r"'_extra_state' is a dict, and only tensors"):
-        BACKEND.model_state(Extra())
+    for ask in (BACKEND.model_state, BACKEND.model_layout):
+        with pytest.raises(CheckpointError, match=r"'_extra_state' is a dict, and only tensors"):
+            ask(Extra())
 
 
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,6 +45,19 @@ def test_the_run_log_is_appended_to(harness: Harness, tmp_path: Path, capsys: py
     lines = (tmp_path / "mine_run.log").read_text().splitlines()
     assert [line.partition("] ")[2] for line in lines] == ["the first line", "3", "the second line", "3"]
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \[INFO\] ", line) for line in lines)
+
+
+@pytest.mark.clause("G-9")
+def test_a_point_reaches_the_files_by_itself(harness: Harness, tmp_path: Path) -> None:
+    trainer = harness.make_trainer(config(tmp_path, log_with="auto"))
+    trainer.log({"loss": 0.5}, 3)
+    lines, latest = tmp_path / "metrics.jsonl", time.monotonic() + 10  # for a machine that is busy
+    while not (lines.exists() and lines.read_bytes().endswith(b"}\n")):
+        assert time.monotonic() < latest, "metrics.jsonl hasn't got it"
+        time.sleep(0.05)
+    while harness.read_curves(tmp_path / "log") != {"loss": [(3, 0.5)]}:
+        assert time.monotonic() < latest, "the viewer hasn't got it"
+        time.sleep(0.05)
 
 
 @pytest.mark.clause("G-2", "G-6")
@@ -120,7 +137,7 @@ def test_curves_of_a_resumed_run_have_no_gap_and_no_double(harness: Harness, tmp
     assert harness.read_curves(tmp_path / "log") == {"half": [(step, step / 2) for step in range(6)]}
 
 
-@pytest.mark.clause("G-8")
+@pytest.mark.clause("G-10")
 def test_lines_wait_for_a_disk_that_refuses_them(harness: Harness, tmp_path: Path) -> None:
     run = build(harness, tmp_path, epoch=3, enable_save_checkpoint=True, name="mine")
     paths = [tmp_path / "metrics.jsonl", tmp_path / "mine_run.log"]
@@ -141,7 +158,7 @@ def test_lines_wait_for_a_disk_that_refuses_them(harness: Harness, tmp_path: Pat
     assert text.count(f"{str(paths[0])!r} can't be written: ") == 1 and "Its lines are kept until it can be." in text
 
 
-@pytest.mark.clause("G-8", "G-4")
+@pytest.mark.clause("G-10", "G-4")
 def test_half_a_line_of_a_killed_run_is_dropped(harness: Harness, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "epoch": 1, "values": {"half": 0.0}}\n{"step": 1, "ep')
     run = build(harness, tmp_path)
@@ -177,3 +194,54 @@ def test_no_progress_is_shown_where_it_is_off(
     run.trainer.set_bar_state({"n": 1})
     run.fit()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.clause("G-8")
+@pytest.mark.parametrize("display", ["bar", "lines", "nothing"])
+def test_tensors_are_read_only_when_something_is_drawn(
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, display: str
+) -> None:
+    settings: dict[str, Any] = {"accumulate_steps": 2, "clip_grad_norm": 1.0, "disable_tqdm": display == "nothing"}
+    run = build(harness, tmp_path, samples=240, **settings)
+    events = _events_of_display(run, monkeypatch, bar=display == "bar")
+    value = harness.tensor(np.float32(0.5))
+
+    def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        events.append("step")
+        loss = run.loss(run.model(bat[0]), bat[1])
+        trainer.set_records({"loss": loss, "vector": run.model(bat[0])})
+        trainer.set_bar_state({"value": value})
+        return loss
+
+    run.trainer.fit(step)
+    steps = [part.split() for part in " ".join(events).split("step")[1:-1]]
+    drawn = [step for step in steps if "drawn" in step]
+    assert len(steps) == 59 and (10 < len(drawn) < 30 if display != "nothing" else not drawn)
+    assert [step.count("read") for step in drawn] == [2] * len(drawn), "the loss and the value"
+    assert not [step for step in steps if "read" in step and "drawn" not in step]
+
+
+def _events_of_display(run: Run, monkeypatch: pytest.MonkeyPatch, *, bar: bool) -> list[str]:
+    """Has tensors that are read, and what is drawn, noted in a list, by a clock that goes on with each batch."""
+    events: list[str] = []
+    backend = run.trainer._backend
+    read: Callable[[Any], float] = backend.to_float
+
+    def noted(value: Any) -> float:
+        events.append("read")
+        return read(value)
+
+    class Screen(io.StringIO):
+        def write(self, text: str) -> int:
+            events.append("drawn")
+            return super().write(text)
+
+    def clock() -> float:
+        return events.count("step") * (0.04 if bar else 12.0)  # every third batch is drawn
+
+    monkeypatch.setattr(backend, "to_float", noted)
+    monkeypatch.setattr("sys.stderr", Screen())
+    monkeypatch.setattr("tqdm.std.time", clock)
+    monkeypatch.setattr("dowdyboy_core._progress.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("dowdyboy_core._progress._on_terminal", lambda: bar)
+    return events

@@ -63,6 +63,13 @@ def test_weights_that_differ_are_an_error_and_are_not_saved(together: Together, 
     assert _checkpoints(together.of(processes) / "divergence") == ["epoch_1", "last_epoch_1"]
 
 
+@pytest.mark.clause("W-20", "W-5")
+@several
+def test_neither_batches_nor_names_need_exchanges_of_their_own(together: Together, processes: int) -> None:
+    for few, more_batches, more_names in together(processes, "exchanges"):
+        assert few == more_batches == more_names > 0
+
+
 @pytest.mark.clause("W-14")
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_branch_that_some_skip_is_an_error_without_it(harness: Harness, tmp_path: Path, every: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
+
+from dowdyboy_core import Point
 
 
 class JsonLinesTracker:
@@ -18,10 +20,12 @@ class JsonLinesTracker:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = (folder / "curves.jsonl").open("a", encoding="utf-8")
 
-    def write(self, values: Mapping[str, float], step: int) -> None:
-        """Adds one point to each named curve."""
-        for name, value in values.items():
-            self._file.write(json.dumps({"curve": name, "step": step, "value": value}) + "\n")
+    def write(self, points: Sequence[Point]) -> None:
+        """Adds points to the curves."""
+        for point in points:
+            for name, value in point.values.items():
+                self._file.write(json.dumps({"curve": name, "step": point.step, "value": value}) + "\n")
+        self._file.flush()
 
     def close(self) -> None:
         """Writes out what is left and closes the file."""

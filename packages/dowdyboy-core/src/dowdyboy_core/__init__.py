@@ -1,6 +1,6 @@
 """The framework-free core of dowdyboy: the training contract, and the utilities around it."""
 
-from ._backend import Backend, Tracker
+from ._backend import Backend, Point, Tracker
 from ._config import TrainerConfig
 from ._errors import CheckpointError, ConfigError, DowdyboyError, SetupError, UnsupportedError
 from ._version import __version__
@@ -11,6 +11,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DowdyboyError",
+    "Point",
     "SetupError",
     "Tracker",
     "Trainer",

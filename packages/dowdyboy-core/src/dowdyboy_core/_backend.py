@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ._config import DeviceRequest
 from ._data import MapParts, StreamParts
@@ -20,14 +20,32 @@ from ._order import Isolate
 from ._state import Array
 
 
-class Tracker(Protocol):
-    """A writer for a viewer of curves."""
+class Point(NamedTuple):
+    """One value of each of some curves.
 
-    def write(self, values: Mapping[str, float], step: int) -> None:
-        """Adds one point to each named curve."""
+    Attributes:
+        values: the values by the names of their curves.
+        step: where on the axis they stand.
+        time: when they were logged, in seconds since 1970.
+    """
+
+    values: Mapping[str, float]
+    step: int
+    time: float
+
+
+class Tracker(Protocol):
+    """A writer for a viewer of curves. Its methods are called by one thread at a time, but not always the same one."""
+
+    def write(self, points: Sequence[Point]) -> None:
+        """Adds points, so that they are in the viewer's files when this returns.
+
+        Raises:
+            OSError: the disk won't have them.
+        """
 
     def close(self) -> None:
-        """Writes out what is left and closes the files."""
+        """Closes the files."""
 
 
 class Backend(ABC):
@@ -37,11 +55,13 @@ class Backend(ABC):
         name: the framework's name: ``'torch'``, ``'paddle'``, …
         version: the framework's version.
         trackers: the viewers that ``log_with`` may name, the framework's own first.
+        asynchronous: whether tensors are computed beside Python, so that reading one waits; known after ``open``.
     """
 
     name: ClassVar[str]
     version: str
     trackers: ClassVar[tuple[str, ...]] = ()
+    asynchronous: bool = False
 
     # ---- where it runs
 
@@ -232,6 +252,10 @@ class Backend(ABC):
     @abstractmethod
     def model_state(self, model: Any) -> dict[str, Array]:
         """All parameters and buffers of an unwrapped model that it would save, copied, by their path."""
+
+    def model_layout(self, model: Any) -> Mapping[str, Array]:
+        """What ``model_state`` gives, of which only types and shapes are looked at: the data may be left out."""
+        return self.model_state(model)
 
     @abstractmethod
     def load_model_state(self, model: Any, state: Mapping[str, Array]) -> None:

@@ -88,7 +88,7 @@ def _check_fit(
 ) -> None:
     lines = []
     for number, (flat, model) in enumerate(models):
-        lines += [f"model_{number}: {line}" for line in describe_differences(flat, backend.model_state(model))]
+        lines += [f"model_{number}: {line}" for line in describe_differences(flat, backend.model_layout(model))]
     for number, (state, optimizer) in enumerate(optimizers):
         stored = {name for group in state["param_groups"] for name in group["params"]}
         wanted = {names.get(id(item), "of no model") for item in backend.optimizer_parameters(optimizer)}

@@ -44,7 +44,7 @@ class LineFile:
                 self._mend()
                 self._mends = False
             with self.path.open("ab", buffering=0) as file:
-                _append(file, "".join(self._pending).encode(errors="backslashreplace"))
+                append_whole(file, "".join(self._pending).encode(errors="backslashreplace"))
         except OSError as error:
             failing, self._failing = self._failing, True
             if not failing:
@@ -85,8 +85,12 @@ class LineFile:
                 file.truncate(size)
 
 
-def _append(file: FileIO, content: bytes) -> None:
-    """Adds ``content`` to a file whole, or not at all if the disk won't have it."""
+def append_whole(file: FileIO, content: bytes) -> None:
+    """Adds ``content`` to a file whole, or not at all.
+
+    Raises:
+        OSError: the disk won't have it.
+    """
     start = file.seek(0, SEEK_END)
     rest = memoryview(content)
     try:

@@ -5,23 +5,32 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ._backend import Tracker
+from ._backend import Point, Tracker
 from ._lines import LineFile
 
 FLUSH_INTERVAL = 1.0
-"""Seconds that a line may wait in memory."""
+"""Seconds that a point may wait in memory."""
 
 
 class MetricLog:
-    """Writes points to ``metrics.jsonl`` and a viewer.
+    """Writes points to ``metrics.jsonl`` and a viewer, about once a second, beside the training.
 
     A line is ``{"step": 3, "epoch": 1, "values": {"loss": 0.25}}``; a value that is not finite is written as
     the string ``"nan"``, ``"inf"`` or ``"-inf"``, since JSON has no word for it.
+
+    Args:
+        path: of ``metrics.jsonl``.
+        viewer_folder: where the viewer's files go.
+        open_tracker: opens the viewer's writer, if one is wanted.
+        warn: tells the user something.
+        to_float: reads a tensor; called when points are written, not when they come.
     """
 
     def __init__(
@@ -30,29 +39,42 @@ class MetricLog:
         viewer_folder: Path,
         open_tracker: Callable[[], Tracker | None],
         warn: Callable[[str], None],
+        to_float: Callable[[Any], float] = float,
     ) -> None:
         self._file = LineFile(path, warn, mends=True)
         self._viewer_folder = viewer_folder
         self._open_tracker = open_tracker
         self._warn = warn
+        self._to_float = to_float
         self._opened = False
         self._tracker: Tracker | None = None
-        self._flushed = 0.0
+        self._waiting: deque[tuple[Mapping[str, Any], int, int, float]] = deque()
+        self._timer: threading.Timer | None = None
+        self._writing = threading.Lock()
 
-    def write(self, values: Mapping[str, float], step: int, epoch: int) -> None:
+    def write(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
         """Adds one point to each named curve; a disk that won't have it is told once, and tried again later."""
         if not self._opened:
             self._open_viewer()
-        said = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
-        line = {"step": step, "epoch": epoch, "values": said}
-        self._file.add(json.dumps(line, ensure_ascii=False, allow_nan=False))
-        if time.monotonic() - self._flushed > FLUSH_INTERVAL:
-            self._flush()
-        self._draw(values, step)
+        self._waiting.append((values, step, epoch, time.time()))
+        if self._timer is None:
+            self._timer = threading.Timer(FLUSH_INTERVAL, self._flush)
+            self._timer.daemon = True
+            self._timer.start()
 
     def _flush(self) -> None:
-        self._flushed = time.monotonic()
-        self._file.flush()
+        with self._writing:
+            timer, self._timer = self._timer, None  # first, so that a point that comes now is sure to have one
+            if timer is not None:
+                timer.cancel()
+            points = []
+            while self._waiting:
+                values, step, epoch, when = self._waiting.popleft()
+                point = Point({name: self._to_float(value) for name, value in values.items()}, step, when)
+                self._file.add(_line(point, epoch))
+                points.append(point)
+            self._file.flush()
+            self._draw(points)
 
     def _open_viewer(self) -> None:
         self._opened = True
@@ -61,14 +83,14 @@ class MetricLog:
         except OSError as error:
             self._lose_viewer(error)
 
-    def _draw(self, values: Mapping[str, float], step: int) -> None:
-        if self._tracker is not None:
+    def _draw(self, points: Sequence[Point]) -> None:
+        if self._tracker is not None and points:
             try:
-                self._tracker.write(values, step)
-            except OSError as error:
+                self._tracker.write(points)
+            except Exception as error:  # whatever a viewer minds: it is not worth a run
                 self._lose_viewer(error)
 
-    def _lose_viewer(self, error: OSError) -> None:
+    def _lose_viewer(self, error: Exception) -> None:
         self._tracker = None
         self._warn(
             f"The viewer's files in {str(self._viewer_folder)!r} can't be written: {error}. Its curves stop here; "
@@ -109,7 +131,7 @@ class MetricLog:
     def _draw_anew(self) -> None:
         if self._tracker is None or not self._file.path.exists():
             return
-        unreadable = []
+        points, unreadable = [], []
         with self._file.path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
@@ -119,7 +141,8 @@ class MetricLog:
                 except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                     unreadable.append(number)
                     continue
-                self._draw(values, step)
+                points.append(Point(values, step, time.time()))
+        self._draw(points)
         if unreadable:
             self._warn(
                 f"{str(self._file.path)!r} is damaged: {len(unreadable)} lines, the first of them line "
@@ -136,6 +159,11 @@ class MetricLog:
                 tracker.close()
             except OSError as error:
                 self._lose_viewer(error)
+
+
+def _line(point: Point, epoch: int) -> str:
+    said = {name: value if math.isfinite(value) else str(value) for name, value in point.values.items()}
+    return json.dumps({"step": point.step, "epoch": epoch, "values": said}, ensure_ascii=False, allow_nan=False)
 
 
 def as_number(value: Any, to_float: Callable[[Any], float]) -> float | None:

@@ -60,7 +60,8 @@ class Persistence(Surface):
         self._position = position_of(snapshot)
         self._adapt_to_world_size(snapshot)
         self._epoch = self._position.epoch
-        self._resumed = snapshot
+        # What is still needed: the streams when the loader has been started, and not the weights' memory until then.
+        self._resumed = Snapshot(snapshot.index, trees={"rng": snapshot.trees["rng"]})
         own = folder.resolve().parent == self._checkpoints.path.resolve()
         self._curves_end = int(snapshot.index["metrics_bytes"]) if own else None
         self.print(f"resumed from {str(folder)!r}: {self._position.epoch} epochs, {self._position.train_step} steps")
@@ -235,6 +236,7 @@ class Persistence(Surface):
         raise Stopped(signum)
 
     def _snapshot(self) -> Snapshot:
+        self._writer.wait()  # first, or two copies of the run would be in memory
         about = {
             "name": self.config.name,
             "run": self._run,

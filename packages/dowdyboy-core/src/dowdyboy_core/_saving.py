@@ -191,7 +191,7 @@ def _check_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder
     targets |= {f"component_{number}": item for number, item in parts.modules_of_components().items()}
     differences = []
     for name, target in targets.items():
-        for line in describe_differences(snapshot.weights.get(name, {}), backend.model_state(target)):
+        for line in describe_differences(snapshot.weights.get(name, {}), backend.model_layout(target)):
             differences.append(f"{name}: {line}")
     if differences:
         listed = "\n  ".join(differences)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +50,8 @@ class Surface:
         # Nothing that closes the files at the end may hold the trainer: it would never end before the program does.
         warn = partial(self._run_log.write, level=logging.WARNING)
         open_tracker = partial(_open_tracker, config, backend, self._viewer_folder)
-        self._metrics = MetricLog(self._out_dir / "metrics.jsonl", self._viewer_folder, open_tracker, warn)
+        path = self._out_dir / "metrics.jsonl"
+        self._metrics = MetricLog(path, self._viewer_folder, open_tracker, warn, partial(_read, backend))
         weakref.finalize(self, _close, self._metrics, self._run_log)
         self._checkpoints = CheckpointFolder(self._out_dir / "checkpoint", self._warn)
         self._position = Position()
@@ -182,9 +184,9 @@ class Surface:
             raise ConfigError(f"log got step={step!r} of type {type(step).__name__}. Give an int.")
         if not self.is_main_process():
             return
-        numbers: dict[str, float] = {}
+        numbers: dict[str, Any] = {}
         for name, value in value_dict.items():
-            number = as_number(value, self._backend.to_float)
+            number = self._number_or_tensor(value)
             if number is None or not isinstance(name, str):
                 raise ConfigError(
                     f"log got {value!r:.80} under the name {name!r}. Give numbers or one-element tensors by names of "
@@ -192,6 +194,14 @@ class Surface:
                 )
             numbers[name] = number
         self._metrics.write(numbers, step, self._epoch)
+
+    def _number_or_tensor(self, value: Any) -> Any:
+        """A number, or a copy of a tensor where reading one waits for the device; None for anything else."""
+        if self._backend.asynchronous:
+            described = self._backend.describe_tensor(value)
+            if described is not None and math.prod(described[1]) == 1 and not described[0].startswith("complex"):
+                return self._backend.keep_tensor(value)
+        return as_number(value, self._backend.to_float)
 
     def set_records(self, value_dict: Mapping[str, Any]) -> None:
         """Adds one value to each named record, without waiting for the device.
@@ -254,6 +264,10 @@ def _open_tracker(config: TrainerConfig, backend: Backend, folder: Path) -> Trac
     if asked == "none" or not backend.trackers:
         return None
     return backend.open_tracker(backend.trackers[0] if asked == "auto" else asked, folder)
+
+
+def _read(backend: Backend, value: Any) -> float:
+    return value if isinstance(value, float) else backend.to_float(value)
 
 
 def _close(*files: log_module.RunLog | MetricLog) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,16 +34,30 @@ def to_array(tensor: paddle.Tensor, what: str = "tensor") -> Array:
     """
     if tensor.dtype not in _NAMES or not tensor.is_dense():
         raise CheckpointError(f"{what} is a tensor of type {tensor.dtype}, which can't be stored. Convert it first.")
-    copied = np.array(tensor.numpy(), order="C", copy=True)
+    copied = np.ascontiguousarray(tensor.numpy())  # numpy() has made a copy
     return Array(_NAMES[tensor.dtype], tuple(tensor.shape), copied.reshape(-1).view(np.uint8))
+
+
+def _as_numpy(array: Array) -> Any:
+    """A NumPy array in the memory of plain data."""
+    if array.dtype not in _TYPES:
+        raise CheckpointError(f"Tensors of type {array.dtype} are not known to PaddlePaddle here.")
+    if not memoryview(array.data).nbytes:
+        return np.empty(array.shape, _TYPES[array.dtype])
+    return np.frombuffer(array.data, _TYPES[array.dtype]).reshape(array.shape)
 
 
 def to_tensor(array: Array, place: Any = None) -> paddle.Tensor:
     """A new tensor, with memory of its own, from plain data."""
-    if array.dtype not in _TYPES:
-        raise CheckpointError(f"Tensors of type {array.dtype} are not known to PaddlePaddle here.")
-    values: Any = np.frombuffer(bytes(array.data), dtype=_TYPES[array.dtype]).reshape(array.shape)
-    return paddle.to_tensor(values, place=place)
+    return paddle.to_tensor(_as_numpy(array), place=place)
+
+
+def _put(tensor: paddle.Tensor, array: Array) -> None:
+    """Puts plain data into a tensor of its type and shape, where that is."""
+    if tensor.place.is_cpu_place():
+        tensor.get_tensor().set(_as_numpy(array), paddle.CPUPlace())  # copies once, and not by way of a new tensor
+    else:
+        tensor.set_value(to_tensor(array, tensor.place))
 
 
 def to_tree(value: Any) -> Any:
@@ -70,24 +84,35 @@ def from_tree(tree: Any) -> Any:
     return tree
 
 
-def model_state(model: paddle.nn.Layer) -> dict[str, Array]:
-    """The state dict of a model as plain data."""
-    found = {}
+def _tensors(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
+    """The tensors of a model's state dict, which holds nothing else."""
     for name, value in model.state_dict().items():
         if not isinstance(value, paddle.Tensor):
             raise CheckpointError(
                 f"The model's state {name!r} is a {type(value).__name__}, and only tensors can be stored. "
                 "Register a tensor as the buffer."
             )
-        found[name] = to_array(value, name)
-    return found
+        yield name, value
+
+
+def model_state(model: paddle.nn.Layer) -> dict[str, Array]:
+    """The state dict of a model as plain data."""
+    return {name: to_array(value, name) for name, value in _tensors(model)}
+
+
+def model_layout(model: paddle.nn.Layer) -> dict[str, Array]:
+    """The types and shapes in that state, without its data."""
+    return {
+        name: Array(_NAMES.get(value.dtype, str(value.dtype)), tuple(value.shape), b"")
+        for name, value in _tensors(model)
+    }
 
 
 def load_model_state(model: paddle.nn.Layer, state: Mapping[str, Array]) -> None:
     """Puts a state that is known to fit into a model."""
     live = model.state_dict()
     for name, array in state.items():
-        live[name].set_value(to_tensor(array, live[name].place))
+        _put(live[name], array)
 
 
 def parameter_groups(optimizer: Any) -> list[list[Any]]:
@@ -189,7 +214,7 @@ def load_optimizer_state(optimizer: Any, names: Mapping[int, str], state: Any) -
     wanted = {(path, slot): array for path, slots in state["state"].items() for slot, array in slots.items()}
     wanted |= {(path, _MASTER): array for path, array in state["master_weights"].items()}
     for key, tensor in _live_slots(optimizer, names, wanted).items():
-        tensor.set_value(to_tensor(wanted[key], tensor.place))
+        _put(tensor, wanted[key])
     _forget_slots(optimizer, names, state["state"])
     if by_clock:
         load_scheduler_state(optimizer._learning_rate, state["LR_Scheduler"])
@@ -221,8 +246,9 @@ def _live_slots(
     lines = [f"missing: {path} {slot}" for path, slot in live.keys() - wanted.keys()]
     lines += [f"not in the optimizer: {path} {slot}" for path, slot in wanted.keys() - live.keys()]
     for key in live.keys() & wanted.keys():
-        if tuple(live[key].shape) != tuple(wanted[key].shape):
-            lines.append(f"shape of {' '.join(key)}: stored {wanted[key].shape}, wanted {tuple(live[key].shape)}")
+        stored_as, live_as = (wanted[key].shape, wanted[key].dtype), (tuple(live[key].shape), _NAMES[live[key].dtype])
+        if stored_as != live_as:
+            lines.append(f"shape or type of {' '.join(key)}: stored {stored_as}, wanted {live_as}")
     if lines:
         raise CheckpointError("The optimizer's state doesn't fit. Differences:\n  " + "\n  ".join(sorted(lines)))
     return live

@@ -48,6 +48,7 @@ class TorchBackend(Backend):
     def open(self, request: DeviceRequest) -> None:
         self.rank, self.local_rank, self.world_size = _distributed.from_environment()
         self._device = self._choose_device(request)
+        self.asynchronous = self._device.type != "cpu"
         if self.world_size > 1:
             _distributed.join(self._device)
 
@@ -230,6 +231,9 @@ class TorchBackend(Backend):
 
     def model_state(self, model: Any) -> dict[str, Array]:
         return _state.model_state(model)
+
+    def model_layout(self, model: Any) -> dict[str, Array]:
+        return _state.model_layout(model)
 
     def load_model_state(self, model: Any, state: Mapping[str, Array]) -> None:
         _state.load_model_state(model, state)

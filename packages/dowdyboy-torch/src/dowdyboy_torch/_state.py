@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -29,18 +29,24 @@ def to_array(tensor: torch.Tensor, what: str = "tensor") -> Array:
         raise CheckpointError(
             f"{what} is a {tensor.layout} tensor of type {tensor.dtype}, which can't be stored. Convert it first."
         )
-    flat = tensor.detach().to("cpu", copy=True).contiguous().reshape(-1)
+    flat = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format).reshape(-1)
     return Array(_NAMES[tensor.dtype], tuple(tensor.shape), flat.view(torch.uint8).numpy())
+
+
+def _as_tensor(array: Array) -> torch.Tensor:
+    """A CPU tensor in the memory of plain data, if that can be written to."""
+    if array.dtype not in _TYPES:
+        raise CheckpointError(f"Tensors of type {array.dtype} are not known to PyTorch here.")
+    data = memoryview(array.data)
+    if not data.nbytes:
+        return torch.empty(array.shape, dtype=_TYPES[array.dtype])
+    flat = torch.frombuffer(bytearray(data) if data.readonly else data, dtype=_TYPES[array.dtype])
+    return flat.reshape(array.shape)
 
 
 def to_tensor(array: Array) -> torch.Tensor:
     """A new CPU tensor, with memory of its own, from plain data."""
-    if array.dtype not in _TYPES:
-        raise CheckpointError(f"Tensors of type {array.dtype} are not known to PyTorch here.")
-    dtype = _TYPES[array.dtype]
-    if not memoryview(array.data).nbytes:
-        return torch.empty(array.shape, dtype=dtype)
-    return torch.frombuffer(bytearray(array.data), dtype=dtype).reshape(array.shape)
+    return _as_tensor(array).clone()
 
 
 def to_tree(value: Any) -> Any:
@@ -67,22 +73,33 @@ def from_tree(tree: Any) -> Any:
     return tree
 
 
-def model_state(model: torch.nn.Module) -> dict[str, Array]:
-    """The state dict of a model as plain data."""
-    found = {}
+def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a model's state dict, which holds nothing else."""
     for name, value in model.state_dict().items():
         if not isinstance(value, torch.Tensor):
             raise CheckpointError(
                 f"The model's state {name!r} is a {type(value).__name__}, and only tensors can be stored. "
                 "Return a tensor from get_extra_state."
             )
-        found[name] = to_array(value, name)
-    return found
+        yield name, value
+
+
+def model_state(model: torch.nn.Module) -> dict[str, Array]:
+    """The state dict of a model as plain data."""
+    return {name: to_array(value, name) for name, value in _tensors(model)}
+
+
+def model_layout(model: torch.nn.Module) -> dict[str, Array]:
+    """The types and shapes in that state, without its data."""
+    return {
+        name: Array(_NAMES.get(value.dtype, str(value.dtype)), tuple(value.shape), b"")
+        for name, value in _tensors(model)
+    }
 
 
 def load_model_state(model: torch.nn.Module, state: Mapping[str, Array]) -> None:
     """Puts a state that is known to fit into a model."""
-    model.load_state_dict({name: to_tensor(array) for name, array in state.items()}, strict=True)
+    model.load_state_dict({name: _as_tensor(array) for name, array in state.items()}, strict=True)
 
 
 def _parameter_names(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[str]:

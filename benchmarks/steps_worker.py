@@ -1,0 +1,84 @@
+"""The process of the step benchmark: has the contenders of one framework train in turn, and writes what they took.
+
+Usage: python steps_worker.py FRAMEWORK DATA ROUNDS STEPS CLOCK MODULES NAMES FILE
+
+MODULES and NAMES are lists in JSON.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import sys
+import tempfile
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from measuring import CLOCKS, hand_over, terminal, turns
+from steps_cases import CONTENDERS, LEAD, TAIL, Block, Job
+
+
+def time_block(job: Job, block: Block) -> tuple[float, float]:
+    """Trains one block; gives the seconds of a timed step, their mean and their median."""
+    gc.collect()  # so that nobody sweeps up what another left
+    job.marks.clear()
+    block()
+    expected = LEAD + job.steps + TAIL
+    if len(job.marks) != expected:
+        raise RuntimeError(f"A block of {expected} steps ran {len(job.marks)} of them.")
+    marks = job.marks[LEAD : LEAD + job.steps + 1]
+    return (marks[-1] - marks[0]) / job.steps, median(after - before for before, after in pairwise(marks))
+
+
+def measure(jobs: dict[str, tuple[Job, Block]], rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of each contender's steps, one block of each a round."""
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
+    for warm_up in jobs.values():
+        time_block(*warm_up)
+    gc.freeze()
+    for number in range(rounds):
+        for name in turns(jobs, number):
+            seconds[name].append(time_block(*jobs[name]))
+    return seconds
+
+
+def check_weights(framework: Any, jobs: dict[str, tuple[Job, Block]]) -> dict[str, str]:
+    """Gives a digest of the weights of each contender.
+
+    Raises:
+        RuntimeError: two that have done the same have not come to the same weights, to the last bit.
+    """
+    ends = {item.name: item.ends for item in CONTENDERS}
+    found = {name: sha256(framework.weights(job.model)).hexdigest()[:16] for name, (job, _) in jobs.items()}
+    for end in dict.fromkeys(ends[name] for name in jobs):
+        alike = {name: digest for name, digest in found.items() if ends[name] == end}
+        if len(set(alike.values())) > 1:
+            raise RuntimeError(f"These should have ended with the same weights: {alike}")
+    return found
+
+
+def main(name: str, data: str, rounds: str, steps: str, clock: str, modules: str, only: str, file: str) -> None:
+    framework = importlib.import_module(f"steps_{name}")
+    for further in json.loads(modules):
+        importlib.import_module(further)
+    wanted = json.loads(only) or [item.name for item in CONTENDERS]
+    with terminal(), tempfile.TemporaryDirectory() as folder:
+        jobs: dict[str, tuple[Job, Block]] = {}
+        for number, item in enumerate(CONTENDERS):
+            if data in item.data and item.name in wanted:
+                job = Job(data, int(steps), Path(folder, str(number)), CLOCKS[clock])
+                job.folder.mkdir()
+                jobs[item.name] = job, item.make(job)
+        seconds = measure(jobs, int(rounds))
+        digests = check_weights(framework, jobs)
+    means = {contender: [mean for mean, _ in values] for contender, values in seconds.items()}
+    medians = {contender: [middle for _, middle in values] for contender, values in seconds.items()}
+    hand_over({"means": means, "medians": medians, "digests": digests}, file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,140 @@
+"""Safetensors are written as the library reads them, and read as strictly as it reads them, without a copy."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import load, save
+
+from dowdyboy_core._safetensors import parse, writer
+from dowdyboy_core._state import Array
+
+TYPES = {
+    "F64": "f8", "F32": "f4", "F16": "f2", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1",
+    "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?", "C64": "c8",
+}  # fmt: skip
+SHAPES = [(6,), (2, 3), (0, 3), (1, 6, 1)]
+ARRAYS: dict[str, Any] = {
+    name: np.arange(np.prod(SHAPES[number % 4])).astype(kind).reshape(SHAPES[number % 4])
+    for number, (name, kind) in enumerate(TYPES.items())
+}
+ARRAYS["ä/0.weight"] = np.array(2.5, np.float32)
+
+
+def plain(array: Any) -> Array:
+    [name] = [name for name, kind in TYPES.items() if np.dtype(kind) == array.dtype]
+    return Array(name, array.shape, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def written(arrays: dict[str, Array]) -> bytes:
+    return b"".join(bytes(piece) for piece in writer(arrays)())
+
+
+CONTENT = written({name: plain(array) for name, array in ARRAYS.items()})
+
+
+def test_the_library_reads_what_is_written() -> None:
+    found = load(CONTENT)
+    assert found.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize("content", [CONTENT, save(ARRAYS, {"made by": "the library"})], ids=["ours", "library's"])
+def test_what_is_written_is_read(content: bytes) -> None:
+    found = parse(memoryview(content))
+    assert found.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert (found[name].dtype, found[name].shape) == plain(array)[:2]
+        assert bytes(found[name].data) == array.tobytes()
+
+
+def test_nothing_is_copied() -> None:
+    content = memoryview(CONTENT)
+    whole = np.frombuffer(content, np.uint8)
+    for array in parse(content).values():
+        assert not array.data.nbytes or np.shares_memory(np.frombuffer(array.data, np.uint8), whole)
+
+
+def test_each_array_lies_at_a_multiple_of_its_element() -> None:
+    start = np.frombuffer(CONTENT, np.uint8).ctypes.data
+    assert (8 + int.from_bytes(CONTENT[:8], "little")) % 8 == 0
+    for name, array in parse(memoryview(CONTENT)).items():
+        if array.data.nbytes:
+            place = np.frombuffer(array.data, np.uint8).ctypes.data - start
+            assert place % ARRAYS[name].itemsize == 0, name
+
+
+def test_without_arrays() -> None:
+    assert parse(memoryview(written({}))) == {}
+
+
+def of_header(header: Any, data: bytes = bytes(8)) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+DAMAGED = {
+    "nothing": b"",
+    "no header": b"\x01\x00\x00",
+    "a header of no length": bytes(8),
+    "a header without end": (2**63).to_bytes(8, "little") + b"{}",
+    "no JSON": of_header(b"{'a': 1}"),
+    "no text": of_header(b"\xff\xfe"),
+    "nested": of_header(b'{"a":' * 100_000),
+    "a list": of_header([]),
+    "doubled": of_header(b'{"a": %s, "a": %s}' % ((json.dumps(entry()).encode(),) * 2)),
+    "no entry": of_header({"a": 7}),
+    "no type": of_header({"a": {"shape": [2], "data_offsets": [0, 8]}}),
+    "another type": of_header({"a": entry(dtype="F31")}),
+    "a type that is a list": of_header({"a": entry(dtype=[])}),
+    "a shape that is a number": of_header({"a": entry(shape=2)}),
+    "a negative axis": of_header({"a": entry(shape=[-1, -2])}),
+    "an axis that is a bool": of_header({"a": entry("F64", [True])}),
+    "an axis that is a float": of_header({"a": entry(shape=[2.0])}),
+    "a huge shape": of_header({"a": entry(shape=[2**40], offsets=[0, 2**42])}),
+    "a shape that takes hours": of_header({"a": entry("U8", [2**62] * 200_000 + [0], [0, 0])}, b""),
+    "backwards": of_header({"a": entry(offsets=[8, 0])}),
+    "too short": of_header({"a": entry(offsets=[0, 4])}, bytes(4)),
+    "a gap": of_header({"a": entry(), "b": entry(offsets=[12, 20])}, bytes(20)),
+    "an overlap": of_header({"a": entry(), "b": entry(offsets=[4, 12])}, bytes(12)),
+    "twice the same": of_header({"a": entry(), "b": entry()}),
+    "data missing": of_header({"a": entry()}, bytes(7)),
+    "data left over": of_header({"a": entry()}, bytes(9)),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.timeout(10)
+def test_what_is_none_is_refused(content: bytes) -> None:
+    with pytest.raises((ValueError, RecursionError)):
+        parse(memoryview(content))
+
+
+@given(place=st.integers(0, len(CONTENT) - 1), byte=st.integers(0, 255), end=st.integers(0, 40))
+def test_what_the_library_refuses_is_refused(place: int, byte: int, end: int) -> None:
+    content = bytearray(CONTENT)
+    content[place] = byte
+    content = content[: len(content) - end]
+    try:
+        ours = parse(memoryview(content))
+    except (ValueError, RecursionError):
+        return
+    try:
+        theirs = dict(deserialize(bytes(content)))
+    except SafetensorError:
+        pytest.fail(f"the library refuses what is read here: {content!r:.2000}")
+    assert {name: bytes(array.data) for name, array in ours.items()} == {
+        name: bytes(value["data"]) for name, value in theirs.items()
+    }

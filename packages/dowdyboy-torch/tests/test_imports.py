@@ -1,0 +1,44 @@
+"""What is heavy is imported when it is used, and not before."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HEAVY = ["matplotlib", "pandas", "safetensors", "tensorboard", "thop", "tqdm", "visualdl", "yaml"]
+
+SCRIPT = """
+import json, sys
+import torch
+loaded = set(sys.modules)
+
+from dowdyboy_torch import Trainer, TrainerConfig, args, assist, dataset_util, log, model_util, rand
+
+layer = torch.nn.Linear(2, 1)
+settings = {"epoch": 1, "cpu": True, "disable_tqdm": True, "enable_save_checkpoint": False}
+trainer = Trainer(TrainerConfig(out_dir=sys.argv[1], **settings))
+trainer.set_train_dataloader([torch.ones(4, 2)])
+trainer.set_model(layer)
+trainer.set_optimizer(torch.optim.SGD(layer.parameters(), 0.1))
+trainer.fit(lambda trainer, bat, bat_idx, global_step: layer(bat).mean())
+exec(sys.argv[2])
+print(json.dumps([name for name in json.loads(sys.argv[3]) if name in sys.modules and name not in loaded]))
+"""
+
+
+def heavy_modules(out_dir: Path, then: str = "") -> list[str]:
+    """Which of the heavy modules a program loads that trains without a bar and then does something more."""
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(out_dir), then, json.dumps(HEAVY)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_training_without_a_bar_loads_nothing_heavy(tmp_path: Path) -> None:
+    assert heavy_modules(tmp_path) == []
+
+
+def test_the_viewer_is_loaded_with_the_first_point(tmp_path: Path) -> None:
+    assert "tensorboard" in heavy_modules(tmp_path, "trainer.log({'loss': 1.0}, 0)")
