@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,23 @@ class TextsUnchecked(Mutant):
                     original(checkpoint_dir, **named)
                 finally:
                     _checkpoint._TEXTS = kept
+
+            return load
+
+        change(trainer, "load_checkpoint", make)
+
+
+class ReadsEverything(Mutant):
+    """Reads files that it doesn't know."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def load(checkpoint_dir: Any, **named: Any) -> None:
+                kept, _checkpoint._FILE = _checkpoint._FILE, re.compile(".*")
+                try:
+                    original(checkpoint_dir, **named)
+                finally:
+                    _checkpoint._FILE = kept
 
             return load
 

@@ -1,4 +1,4 @@
-"""C: a checkpoint that is made to do harm is refused, and does none."""
+"""C: a checkpoint that is made to do harm is refused, and does none; what is merely not known is let be."""
 
 from __future__ import annotations
 
@@ -230,3 +230,19 @@ def test_an_index_with_a_field_of_another_kind_is_refused(
     run, folder = saved(harness, tmp_path)
     rewrite_index(folder, **{field: value})
     assert f"has no {field} of the right kind: {value!r:.80}" in refuse(run.trainer, folder)
+
+
+@pytest.mark.clause("C-22")
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_what_is_not_known_is_ignored(harness: Harness, tmp_path: Path, weights_only: bool) -> None:
+    run, folder = saved(harness, tmp_path)
+    expected = run.parameters()
+    rewrite_index(folder, note={"of": "a later version"})
+    forge(folder, "note.txt", b"anything")
+    forge(folder, "note.json", b'{"$later": "a tag that is not known"}')
+    forge(folder, "notes_0.safetensors", b"anything")
+    forge(folder, "scaler.json", json.dumps({**json.loads((folder / "scaler.json").read_text()), "note": 1}).encode())
+    other = build(harness, tmp_path, optimizer="adam", initial=layers(4, 4, 3, seed=9))
+    other.trainer.load_checkpoint(folder, weights_only=weights_only)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(other.parameters()[name], array, err_msg=name)

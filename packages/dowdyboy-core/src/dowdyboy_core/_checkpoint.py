@@ -42,6 +42,7 @@ class Snapshot:
 
 _COUNTS = ("run", "world_size", "metrics_bytes", "epoch", "batch", "train_step", "val_step")
 _TEXTS: tuple[str, ...] = ("dowdyboy", "backend", "backend_version", "python", "name", "precision", "best_type")
+_FILE = re.compile(r"((model|component|optimizer|lr_scheduler)_[0-9]+|scaler|rng|records)\.(json|safetensors)")
 _MAX_COUNT = 2**53  # more than any run comes to
 _TREES = {"rng": list, "records": dict, "scaler": dict}
 
@@ -80,8 +81,9 @@ def read_snapshot(folder: Path, *, weights_only: bool = False) -> Snapshot:
     """
     reader = FolderReader(where_it_lies(folder))
     _check_index(folder, reader.index, weights_only)
-    stems = {Path(name).stem for name in reader.names()}
-    trees = {name for name in stems if f"{name}.json" in reader.names()}
+    names = {name for name in reader.names() if _FILE.fullmatch(name)}  # a later version may add others
+    stems = {Path(name).stem for name in names}
+    trees = {name for name in stems if f"{name}.json" in names}
     weights = {name: reader.weights(name) for name in sorted(stems - trees)}
     found = {} if weights_only else {name: reader.tree(name) for name in sorted(trees)}
     for name, kind in () if weights_only else _TREES.items():
