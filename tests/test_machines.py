@@ -223,7 +223,7 @@ def test_machines_without_a_shared_disk(framework: str, machines: Machines, tmp_
     refused = train(machines, framework, disks, resume="auto")
     assert 0 not in refused.codes
     for output in refused.outputs:
-        assert f"Process 0 goes on from {str(last)!r}, and process 1 can't: {str(last)!r} holds no" in output
+        assert f"Process 0 goes on from {str(last)!r}, and process 1 can't: {str(last)!r} is no folder" in output
     shutil.copytree(disks[0] / last.with_name("epoch_1"), disks[1] / last)
     refused = train(machines, framework, disks, resume="auto")
     assert 0 not in refused.codes

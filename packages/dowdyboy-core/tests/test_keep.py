@@ -421,7 +421,7 @@ def test_models_change_only_after_the_optimizers_were_accepted(saved: Path) -> N
 
 
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"chk_step_1' holds no checkpoint\.json"):
+    with pytest.raises(CheckpointError, match=r"chk_step_1' is no folder"):
         load(tmp_path / "chk_step_1", [Model(w=0.0)])
 
 

@@ -89,6 +89,14 @@ def test_a_configuration_is_keyword_only_and_frozen(harness: Harness) -> None:
 
 
 @pytest.mark.clause("F-3")
+@pytest.mark.parametrize(("field", "hint"), [("epochs", "Did you mean 'epoch'? The"), ("nonsense", "The")])
+def test_a_field_that_there_is_not_is_refused(harness: Harness, field: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainerConfig(**{field: 3})  # type: ignore[arg-type]
+    assert str(caught.value) == f"TrainerConfig has no field {field!r}. {hint} fields are {', '.join(DEFAULTS)}."
+
+
+@pytest.mark.clause("F-3")
 @pytest.mark.parametrize(("field", "value", "text"), BAD, ids=[f"{item[0]}={item[1]!r}" for item in BAD])
 def test_a_bad_value_is_refused_at_once(harness: Harness, field: str, value: Any, text: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -196,7 +196,7 @@ def test_loading_what_is_not_there(harness: Harness, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         run.trainer.load_checkpoint(tmp_path / "none")
     assert str(caught.value) == (
-        f"{str(tmp_path / 'none')!r} holds no checkpoint.json. Give the folder of one checkpoint, such as "
+        f"{str(tmp_path / 'none')!r} is no folder. Give the folder of one checkpoint, such as "
         "out_dir/checkpoint/epoch_1."
     )
     build(harness, tmp_path, enable_save_checkpoint=True).fit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
@@ -65,7 +66,7 @@ class TrainerConfig:
             in ``out_dir`` if there is one, anything else is the path of a checkpoint.
 
     Raises:
-        ConfigError: a value is not acceptable; the message names the field, the value and what is accepted.
+        ConfigError: a value is not acceptable, or there is no such field; the message says what is accepted.
     """
 
     name: str = "default"
@@ -93,6 +94,15 @@ class TrainerConfig:
     clip_grad_norm: float | None = None
     save_steps: int | None = None
     resume: str | os.PathLike[str] | None = None
+
+    def __new__(cls, *args: Any, **given: Any) -> Any:
+        """Refuses a name that is no field: Python's own message would not say which there are."""
+        names = [field.name for field in fields(cls)]
+        for unknown in given.keys() - set(names):
+            nearest = difflib.get_close_matches(unknown, names, 1)
+            hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
+            raise ConfigError(f"TrainerConfig has no field {unknown!r}. {hint}The fields are {', '.join(names)}.")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -119,8 +119,9 @@ def read_index(folder: Path) -> dict[str, Any]:
         content = _read_index(folder / INDEX)
         index = parse_json(content)
     except FileNotFoundError:
+        problem = f"holds no {INDEX}" if folder.is_dir() else "is no folder"
         raise CheckpointError(
-            f"{str(folder)!r} holds no {INDEX}. Give the folder of one checkpoint, such as out_dir/checkpoint/epoch_1."
+            f"{str(folder)!r} {problem}. Give the folder of one checkpoint, such as out_dir/checkpoint/epoch_1."
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{str(folder / INDEX)!r} can't be read: {error}. Use another checkpoint.") from error

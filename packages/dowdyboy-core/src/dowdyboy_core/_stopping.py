@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -163,10 +164,12 @@ def _end_by(signum: int) -> None:
 
 
 class WorkerInit:
-    """Has a worker of a loader outlive a signal that its whole job got, so that the batch under way comes.
+    """Has a worker of a loader outlive a signal that its whole job got, and not the process that it works for.
 
-    A job is often signalled as a whole: by Ctrl-C in a terminal, by Slurm, by systemd. From the process that it works
-    for, a worker takes SIGTERM as ever. Programs that a worker starts inherit that SIGTERM is blocked in it.
+    A job is often signalled as a whole: by Ctrl-C in a terminal, by Slurm, by systemd, and the batch under way should
+    come. From the process that it works for, a worker takes SIGTERM as ever. When that process is killed, the worker
+    ends: the frameworks' own checks miss one that is killed while the worker starts, or come only between two batches.
+    Programs that a worker starts inherit that SIGTERM is blocked in it.
 
     Args:
         then: what the user has a worker begin with.
@@ -178,14 +181,38 @@ class WorkerInit:
     def __call__(self, worker_id: int) -> None:
         """Runs in the worker, at its start."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if hasattr(signal, "sigwaitinfo"):  # which tells who has sent a signal, and is not there on macOS
+        if _TELLS_SENDER:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+        parent = multiprocessing.parent_process()
+        employer = os.getppid() if parent is None or parent.pid is None else parent.pid
+        threading.Thread(target=_serve, args=(employer,), daemon=True).start()
         if self._then is not None:
             self._then(worker_id)
 
 
-def _obey(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
+_TELLS_SENDER = hasattr(signal, "sigtimedwait")  # who has sent a signal; it is not there on macOS
+
+_LOOK = 1.0  # Seconds from one look at the process that a worker works for to the next.
+
+
+def _serve(employer: int) -> None:
+    """Ends this process when its employer says so, or is gone."""
+    above = os.getppid()  # the employer, but for a server that forks for it, or where it is gone already
+    while os.getppid() == above and _exists(employer):
+        if not _TELLS_SENDER:
+            time.sleep(_LOOK)
+            continue
+        got = signal.sigtimedwait({signal.SIGTERM}, _LOOK)
+        if got is not None and got.si_pid == employer:
+            os._exit(0)
+    os._exit(1)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user, and so it is there
+        return True
+    return True

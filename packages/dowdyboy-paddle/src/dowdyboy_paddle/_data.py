@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -107,28 +104,6 @@ def _reseed(sampler: Any, seed: int) -> None:
     """Nothing to do: PaddlePaddle's samplers draw from the global streams alone."""
 
 
-class _EndWithParent:
-    """Ends a worker when the process that it works for was killed, besides what ``worker_init_fn`` does.
-
-    PaddlePaddle's own check comes only between two tasks, and the worker would wait for the next one for ever.
-    """
-
-    def __init__(self, init: Callable[[int], Any] | None) -> None:
-        self._init = init
-
-    def __call__(self, worker_id: int) -> None:
-        """Runs in the worker, before its first task."""
-        Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
-        if self._init is not None:
-            self._init(worker_id)
-
-
-def _end_after(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
 class _Workers:
     """Builds a DataLoader with the settings of another one, and its workers."""
 
@@ -146,7 +121,7 @@ class _Workers:
             )
         }
         self._settings["persistent_workers"] = loader._persistent_workers
-        self._settings["worker_init_fn"] = WorkerInit(_EndWithParent(loader.worker_init_fn))
+        self._settings["worker_init_fn"] = WorkerInit(loader.worker_init_fn)
 
     def __call__(self, dataset: Any, batch_sampler: Any, collate: Any) -> _Unpacked:
         packed: Any = _Packed(collate)
