@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -351,17 +351,20 @@ def undisturbed(crashing: Any) -> tuple[dict[tuple[int, int], float], str]:
         return weights, Path(folder, "metrics.jsonl").read_text()
 
 
-def check(crashing: Any, examples: int, spoil: Callable[[], None] = lambda: None, **changed: Any) -> None:
+def machine(crashing: Any, spoil: Callable[[], None] = lambda: None) -> type[Crashes]:
+    found = {"crashing": crashing, "spoil": staticmethod(spoil), "whole": undisturbed(crashing)}
+    return type("Machine", (Crashes,), found)
+
+
+def check(crashing: Any, examples: int, **changed: Any) -> None:
     """Runs so many examples.
 
     Raises:
         AssertionError: a disk was not as the model has it.
     """
-    found = {"crashing": crashing, "spoil": staticmethod(spoil), "whole": undisturbed(crashing)}
     quiet: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
     run_state_machine_as_test(
-        type("Machine", (Crashes,), found),
-        settings=settings(max_examples=examples, stateful_step_count=8, **quiet, **changed),
+        machine(crashing), settings=settings(max_examples=examples, stateful_step_count=8, **quiet, **changed)
     )
 
 
@@ -373,6 +376,9 @@ def test_the_disk_is_always_as_the_model_has_it(crashing: Any) -> None:
 @pytest.mark.timeout(3600)
 def test_the_disk_is_always_as_the_model_has_it_many_times(crashing: Any) -> None:
     check(crashing, 1000)
+    kind, chance = machine(crashing), random.Random()
+    for _ in range(300):
+        walk(kind, chance)
 
 
 def write_in_place(unfinished: Path, folder: Path) -> None:
@@ -446,9 +452,48 @@ BREAKS: dict[str, tuple[Any, str, Any]] = {
 }
 
 
+def walk(kind: type[Crashes], chance: random.Random) -> None:
+    """Takes some steps at random, all of them as likely: what is broken shows sooner than in Hypothesis's examples.
+
+    Raises:
+        AssertionError: the disk was not as the model has it.
+    """
+    run = kind()
+    steps: list[Callable[[], None]] = [
+        lambda: run.be_killed(killed_in=chance.randrange(120)),
+        lambda: run.begin_anew(killed_in=chance.randrange(120), finish=chance.random() < 0.5),
+        lambda: run.go_back(place=chance.randrange(1000), killed_in=chance.randrange(120)),
+        lambda: run.be_killed_while_tidying(killed_in=chance.randrange(120), again_in=[chance.randrange(12)]),
+        lambda: run.damage(
+            place=chance.randrange(1000),
+            name=chance.choice(FILES),
+            how=chance.choice(["cut", "flipped", "removed"]),
+            where=chance.random(),
+            go_on=chance.random() < 0.5,
+        ),
+        lambda: run.put_a_folder_of_ones_own(name=chance.choice(MINE)),
+    ]
+    try:
+        run.rules = Rules(
+            values=chance.choices([1.0, 2.0, 3.0, -1.0, NAN, INF, -INF], k=4),
+            kind=chance.choice(["min", "max"]),
+            save_best=True,
+            save_last=chance.random() < 0.8,
+            interval=chance.randint(1, 2),
+            save_steps=chance.choice([None, None, 1, 3]),
+        )
+        for _ in range(8):
+            chance.choice(steps)()
+            run.nothing_else_is_touched()
+    finally:
+        run.teardown()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", BREAKS)
 def test_the_model_notices_a_broken_library(crashing: Any, broken: str) -> None:
     owner, name, replacement = BREAKS[broken]
+    spoilt, chance = machine(crashing, lambda: setattr(owner, name, replacement)), random.Random(broken)
     with pytest.raises(AssertionError):
-        check(crashing, 200, lambda: setattr(owner, name, replacement), derandomize=True, phases=[Phase.generate])
+        for _ in range(40):
+            walk(spoilt, chance)
