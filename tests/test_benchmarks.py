@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -21,8 +22,12 @@ FRAMEWORKS = ("torch", "paddle")
 
 
 def scaling(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return benchmark("scaling.py", *arguments, **variables)
+
+
+def benchmark(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONIOENCODING": "utf-8"} | variables
-    command = [sys.executable, str(BENCHMARKS / "scaling.py"), *arguments]
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=100)
 
 
@@ -120,3 +125,70 @@ def test_a_failed_job_ends_it_with_what_the_job_said(tmp_path: Path) -> None:
     assert "1 process(es) of torch ended with exit code 1" in job.stderr
     assert "broken on purpose" in job.stderr
     assert not tables(job.stdout)
+
+
+# ---- checkpoints
+
+CONTENDERS = {
+    "stands still": ["ours", "copy", "copy again", "theirs"],
+    "writes": ["ours", "plain", "plain again", "safetensors", "theirs"],
+    "step meanwhile": ["writing", "idle", "idle again"],
+    "loads cold": ["ours", "theirs", "theirs again"],
+    "loads warm": ["ours", "theirs", "theirs again"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_checkpoints_print_and_write_what_the_readme_says(framework: str, tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    size = ["--megabytes", "36", "--rounds", "2", "--processes", "1"]
+    job = benchmark("checkpoints.py", "--framework", framework, *size, "--json", str(path), "--dir", str(tmp_path))
+    assert job.returncode == 0, job.stdout + job.stderr
+    assert [item.name for item in tmp_path.iterdir()] == ["found.json"], "it clears away what it has written"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert (written["megabytes"], written["rounds"], written["processes"]) == (36, 2, 1)
+    check_times(framework, written["rows"])
+    check_memory(framework, written["memory"])
+    times, memory = tables(job.stdout)
+    assert [[row["what"], row["contender"], row["reference"]] for row in times] == [
+        [row["what"], row["contender"], row["reference"]] for row in written["rows"]
+    ]
+    assert [row["copies of the state"] for row in memory] == [f"{row['copies']:.2f}" for row in written["memory"]]
+    names = {*written, *times[0], *memory[0], *CONTENDERS, *(row["contender"] for row in written["rows"])}
+    names |= {name for row in written["rows"] + written["memory"] for name in row}
+    for name in names | {row["what"] for row in written["memory"]}:
+        assert f"`{name}`" in README, f"the README doesn't say what {name} is"
+
+
+def check_times(framework: str, rows: list[dict[str, Any]]) -> None:
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        assert row["framework"] == framework
+        found.setdefault(row["what"], {})[row["contender"]] = row
+    assert {what: sorted(rows) for what, rows in found.items()} == {
+        what: sorted(names) for what, names in CONTENDERS.items()
+    }
+    for contenders in found.values():
+        for row in contenders.values():
+            assert len(row["seconds"]) == 2 and min(row["seconds"]) > 0
+            others = contenders[row["reference"]]["seconds"]
+            ratios = [one / other for one, other in zip(row["seconds"], others, strict=True)]
+            assert row["ratio"] == {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
+            if row["megabytes_per_second"] is not None:
+                assert row["megabytes_per_second"] * median(row["seconds"]) == pytest.approx(36, rel=0.01)
+
+
+def check_memory(framework: str, rows: list[dict[str, Any]]) -> None:
+    copies = {row["what"]: row["copies"] for row in rows}
+    assert list(copies) == ["ours saves", "theirs saves", "ours loads", "theirs loads"]
+    assert {row["framework"] for row in rows} == {framework}
+    # No time is looked at, but this is sure: one copy of the state and what Python needs for itself.
+    assert 0.5 < copies["ours saves"] < 1.5
+    assert 0.5 < copies["ours loads"] < 1.5
+
+
+def test_checkpoints_refuse_what_they_cannot_run() -> None:
+    job = benchmark("checkpoints.py", "--rounds", "0")
+    assert job.returncode == 2
+    assert "--rounds want numbers of at least 1" in job.stderr
