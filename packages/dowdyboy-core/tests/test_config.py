@@ -98,7 +98,7 @@ def test_frozen_and_keyword_only() -> None:
         config.epoch = 3  # type: ignore[misc]
     with pytest.raises(TypeError):
         TrainerConfig("name")  # type: ignore[misc]
-    with pytest.raises(ConfigError, match="no field 'epochs'. Did you mean 'epoch'"):
+    with pytest.raises(ConfigError, match=r"no field 'epochs'\. Did you mean 'epoch'\?"):
         TrainerConfig(epochs=3)  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match="epoch=0"):
         dataclasses.replace(config, epoch=0)
