@@ -1,12 +1,15 @@
 """A process of the data benchmark.
 
-Usage: python data_worker.py rate FRAMEWORK KIND WORKERS ROUNDS SCALE FILE
+Usage: python data_worker.py rate FRAMEWORK CASES ROUNDS SCALE FILE
        python data_worker.py order FRAMEWORK LOADER SAMPLES FILE
+
+CASES is a list of [kind, workers] in JSON.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -95,7 +98,7 @@ def time_epoch(contender: Contender, count: int) -> float:
 
 
 def rates(framework: str, kind: str, workers: int, rounds: int, scale: float) -> dict[str, list[float]]:
-    """Samples a second of each loader in each round."""
+    """Samples a second of each loader over one kind of data, in each round."""
     count = max(3 * BATCH, int(KINDS[kind].samples * scale) // BATCH * BATCH)
     data = dataset(framework, kind, count)
     found: dict[str, list[float]] = {name: [] for name in CONTENDERS}
@@ -141,9 +144,9 @@ def first_batch(framework: str, name: str, count: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    what, chosen, case, *arguments, file = sys.argv[1:]
+    what, chosen, how, *arguments, file = sys.argv[1:]
     if what == "rate":
-        workers, rounds, scale = arguments
-        hand_over(rates(chosen, case, int(workers), int(rounds), float(scale)), file)
+        rounds, scale = int(arguments[0]), float(arguments[1])
+        hand_over([rates(chosen, kind, workers, rounds, scale) for kind, workers in json.loads(how)], file)
     else:
-        hand_over(first_batch(chosen, case, int(arguments[0])), file)
+        hand_over(first_batch(chosen, how, int(arguments[0])), file)

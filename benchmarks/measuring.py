@@ -40,7 +40,7 @@ def environment(*, hoard: bool = True) -> dict[str, str]:
     Args:
         hoard: False leaves the allocator as it is, for those who measure memory.
     """
-    fixed = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    fixed = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "KERAS_BACKEND": "torch"}
     if hoard:
         fixed |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
     found = os.environ | fixed
@@ -97,7 +97,7 @@ def resident_bytes(peak: bool = False) -> int:
 
 @contextmanager
 def terminal() -> Iterator[None]:
-    """Has stderr be a terminal that nobody looks at, since a bar is drawn on nothing else."""
+    """Has stdout and stderr be a terminal that nobody looks at, since a bar is drawn on nothing else."""
     import fcntl
     import struct
     import termios
@@ -106,10 +106,11 @@ def terminal() -> Iterator[None]:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     reader = subprocess.Popen(["cat"], stdin=ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.close(ours)
-    kept = sys.stderr
+    kept = sys.stdout, sys.stderr
     try:
         with os.fdopen(theirs, "w", encoding="utf-8") as sys.stderr:
+            sys.stdout = sys.stderr
             yield
     finally:
-        sys.stderr = kept
+        sys.stdout, sys.stderr = kept
         reader.wait()

@@ -11,7 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-DISTRIBUTIONS = ("torch", "paddlepaddle", "numpy", "tqdm", "tensorboard", "visualdl")
+DISTRIBUTIONS = (
+    *("torch", "paddlepaddle", "numpy", "tqdm", "tensorboard", "visualdl"),
+    *("accelerate", "keras", "lightning", "mmengine", "pytorch-ignite", "torchtnt"),
+)
 
 
 class Report:
@@ -23,7 +26,7 @@ class Report:
     """
 
     def __init__(self, subject: str, out: Path | None) -> None:
-        self._subject = subject
+        self.subject = subject
         self._out = out
         self._said: list[str] = []
         self._figures: dict[str, Any] = {}
@@ -92,9 +95,9 @@ class Report:
             return
         about = machine()
         text = "\n\n".join([*self._said, f"Measured on {about['text']}."])
-        (self._out / f"{self._subject}.md").write_text(text + "\n", encoding="utf-8")
+        (self._out / f"{self.subject}.md").write_text(text + "\n", encoding="utf-8")
         figures = {"machine": about, **self._figures}
-        (self._out / f"{self._subject}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        (self._out / f"{self.subject}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def _panels(height: float, count: int) -> tuple[Any, Any]:

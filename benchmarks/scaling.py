@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from measuring import environment
-from reporting import table
+from reporting import Report, frameworks, options
 from scaling_cases import BATCH, CASES
 
 WORKER = Path(__file__).with_name("scaling_worker.py")
@@ -26,17 +26,18 @@ HEADINGS = ("framework", "processes", "model", "extras", "ours/s", "hand/s", "ou
 HEADINGS_OF_GAIN = ("framework", "model", "extras", "ours x1", "ours x{n}", "gain", "hand x1", "hand x{n}", "gain")
 
 
-def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Times a Trainer beside a hand-written loop, side by side.")
-    parser.add_argument("--framework", choices=["torch", "paddle", "both"], default="both")
+def chosen() -> argparse.Namespace:
+    parser = options("Times a Trainer beside a hand-written loop, side by side.")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="(default: 1 2)")
     parser.add_argument("--models", choices=MODELS, nargs="+", default=MODELS, help="(default: all)")
     parser.add_argument("--blocks", type=int, default=40, help="blocks of each contender (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="processes that read data, each (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="also write all figures to this file")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     found = parser.parse_args()
     if min(found.processes) < 1 or found.blocks < 2 or found.workers < 0:
         parser.error("--processes wants numbers of at least 1, --blocks at least 2, --workers at least 0.")
+    if found.quick:
+        found.processes, found.models, found.blocks = [1], ["tiny"], 2
     return found
 
 
@@ -124,24 +125,40 @@ def say_gain(gain: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    args = options()
+    args = chosen()
+    report = Report("scaling", args.out)
     rows: list[dict[str, Any]] = []
     scaling: list[dict[str, Any]] = []
-    for framework in ["torch", "paddle"] if args.framework == "both" else [args.framework]:
+    for framework in frameworks(args):
         for processes in dict.fromkeys(args.processes):
             print(f"{framework}, {processes} process(es) ...", file=sys.stderr, flush=True)
             rows += summarise(framework, processes, run_job(framework, processes, args))
-    print(f"\nSteps per second, batches of {BATCH} a process, {args.blocks} blocks of each contender\n")
-    print(table(HEADINGS, [say_row(row) for row in rows]))
+    report.say(f"Steps per second, batches of {BATCH} a process, {args.blocks} blocks of each contender")
+    report.table(HEADINGS, [say_row(row) for row in rows])
     for processes in sorted(set(args.processes) - {1}):
         several = gains(rows, processes)
         scaling += several
         if several:
-            print(f"\nSamples per second of 1 and of {processes} processes\n")
-            print(table([heading.format(n=processes) for heading in HEADINGS_OF_GAIN], list(map(say_gain, several))))
+            report.say(f"Samples per second of 1 and of {processes} processes")
+            report.table([heading.format(n=processes) for heading in HEADINGS_OF_GAIN], list(map(say_gain, several)))
+    figures = {"batch_size": BATCH, "blocks": args.blocks, "workers": args.workers, "rows": rows, "scaling": scaling}
+    report.bars(
+        "scaling", "A Trainer's speed", "ours : hand-written", {item: bars_of(rows, item) for item in frameworks(args)}
+    )
+    report.keep(**figures)
+    report.close()
     if args.json is not None:
-        about = {"batch_size": BATCH, "blocks": args.blocks, "workers": args.workers}
-        args.json.write_text(json.dumps({**about, "rows": rows, "scaling": scaling}, indent=1) + "\n")
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def bars_of(rows: list[dict[str, Any]], framework: str) -> dict[str, dict[str, float]]:
+    """What the chart shows: the ratios with their intervals."""
+    found = {}
+    for row in (row for row in rows if row["framework"] == framework):
+        low, high = row["ratio"]["interval"]
+        name = f"ours: {row['model']}, {row['extras']}, x{row['processes']}"
+        found[name] = {"median": row["ratio"]["median"], "min": low, "max": high}
+    return found
 
 
 if __name__ == "__main__":

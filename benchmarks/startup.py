@@ -7,6 +7,7 @@ It measures and doesn't judge: the exit code is 0 unless something fails. What i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ OURS = {
     "paddle": ("dowdyboy_paddle", "paddle", "dowdyboy-paddle", "paddlepaddle"),
 }
 CORE = ("dowdyboy_core", "", "dowdyboy-core", "")
-FURTHER = {
+FURTHER: dict[str, list[tuple[str, str, str, str]]] = {
     "torch": [
         ("ignite.engine", "torch", "pytorch-ignite", "torch"),
         ("accelerate", "torch", "accelerate", "torch"),
@@ -34,7 +35,7 @@ FURTHER = {
         ("keras", "torch", "keras", "torch"),
         ("mmengine", "torch", "mmengine", "torch"),
     ],
-    "paddle": [("visualdl", "paddle", "visualdl", "paddlepaddle")],
+    "paddle": [],
 }
 LOOPS = ("hand-written", "hand-written + bar", "ours, silent", "ours: bar with the loss, a record each step")
 
@@ -73,11 +74,9 @@ def measure_imports(chosen: list[str], rounds: int, clock: str) -> dict[str, dic
         cases += [OURS[framework], *(case for case in FURTHER[framework] if is_installed(case[2]))]
     names = {case[0]: case for case in cases}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for number in range(rounds + 1):
+    for number in range(rounds):
         for name in turns(names, number):
-            answer = fresh(WORKER, "import", name, names[name][1], clock)
-            if number:  # the first one reads the files from the disk
-                found[name].append(answer)
+            found[name].append(fresh(WORKER, "import", name, names[name][1], clock))
     return {
         name: {
             "over": names[name][1] or "Python",
@@ -90,16 +89,14 @@ def measure_imports(chosen: list[str], rounds: int, clock: str) -> dict[str, dic
     }
 
 
-def measure_first_steps(chosen: list[str], rounds: int, clock: str) -> dict[str, dict[str, Any]]:
+def measure_first_steps(chosen: list[str], loops: Sequence[str], rounds: int, clock: str) -> dict[str, dict[str, Any]]:
     """Milliseconds from before the trainer is made to the first step, and to the end of that step."""
     found: dict[str, dict[str, Any]] = {}
     for framework in chosen:
-        times: dict[str, list[dict[str, Any]]] = {name: [] for name in LOOPS}
-        for number in range(rounds + 1):
-            for name in turns(LOOPS, number):
-                answer = fresh(WORKER, "step", framework, name, clock)
-                if number:
-                    times[name].append(answer)
+        times: dict[str, list[dict[str, Any]]] = {name: [] for name in loops}
+        for number in range(rounds):
+            for name in turns(loops, number):
+                times[name].append(fresh(WORKER, "step", framework, name, clock))
         found[framework] = {
             name: {
                 **{until: spread([item[until] for item in answers]) for until in ("first", "second")},
@@ -121,9 +118,10 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="fresh processes of each kind (default: %(default)s)")
     args = parser.parse_args()
-    rounds = 1 if args.quick else args.rounds
+    rounds, loops = (1, LOOPS[::3]) if args.quick else (args.rounds, LOOPS)
     chosen = frameworks(args)
-    report = Report("startup", args.out)
+    peers = any(is_installed(case[2]) for framework in chosen for case in FURTHER[framework])
+    report = Report("startup_with_peers" if peers else "startup", args.out)
     report.say(f"Milliseconds in {rounds} fresh processes of each kind, by the clock {args.clock!r}.")
     imports = measure_imports(chosen, rounds, args.clock)
     report.table(
@@ -140,11 +138,11 @@ def main() -> None:
             for name, item in imports.items()
         ],
     )
-    steps = measure_first_steps(chosen, rounds, args.clock)
+    steps = measure_first_steps(chosen, loops, rounds, args.clock)
     rows = []
-    for framework, loops in steps.items():
-        base = loops[LOOPS[0]]
-        for name, item in loops.items():
+    for framework, figures in steps.items():
+        base = figures[LOOPS[0]]
+        for name, item in figures.items():
             times = [
                 text for until in ("first", "second") for text in (say(item[until]), say(item[until], base[until]))
             ]
@@ -158,7 +156,7 @@ def main() -> None:
             for name, item in imports.items()
             if item["over"] == below
         }
-    report.bars("startup", "What importing takes", "milliseconds", charts)
+    report.bars(report.subject, "What importing takes", "milliseconds", charts)
     report.keep(rounds=rounds, imports=imports, first_steps=steps)
     report.close()
 

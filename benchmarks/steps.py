@@ -45,32 +45,36 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="(default: %(default)s)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"contenders besides {BASE!r}")
     parser.add_argument("--with", dest="modules", nargs="+", default=[], metavar="MODULE", help="further contenders")
+    parser.add_argument(
+        "--peers", action="store_true", help="other libraries, too; needs the environment that has them"
+    )
     args = parser.parse_args()
-    rounds, steps = (2, 20) if args.quick else (args.rounds, args.steps)
+    rounds, steps = (1, 8) if args.quick else (args.rounds, args.steps)
     if rounds < 1 or steps < 4 or steps % 4:
         parser.error("--rounds wants at least 1, and --steps a multiple of 4.")
-    report = Report("steps", args.out)
+    report = Report("steps_with_peers" if args.peers else "steps", args.out)
     report.say(
         f"An MLP {FEATURES}-{HIDDEN}-{CLASSES}, batches of {BATCH}, SGD; {rounds} blocks of {steps} steps of each "
         f"contender, by the clock {args.clock!r}; median [smallest, largest] of the blocks."
     )
     report.keep(rounds=rounds, steps=steps, clock=args.clock)
-    chosen = json.dumps(args.modules), json.dumps([BASE, *args.only] if args.only else [])
+    only = json.dumps([BASE, *args.only] if args.only else [])
+    found = {}
+    for framework in frameworks(args):
+        print(f"{framework} ...", file=sys.stderr, flush=True)
+        modules = json.dumps([*args.modules, *([f"steps_peers_{framework}"] if args.peers else [])])
+        data = json.dumps(args.data)
+        found[framework] = fresh(WORKER, framework, data, rounds, steps, args.clock, modules, only)
     for data in args.data:
-        report.say(
-            f"### {DATA[data].partition(':')[0].capitalize()}\n\nAn MLP {FEATURES}-{HIDDEN}-10, batches of {BATCH}"
+        report.say(f"### Steps over {DATA[data]}")
+        report.table(HEADINGS, [row for framework in found for row in rows_of(framework, found[framework][data])])
+        spreads = {framework: over(BASE, found[framework][data]["means"], 1e6) for framework in found}
+        for item in spreads.values():
+            del item[BASE]
+        report.bars(
+            f"{report.subject}_{data}", f"Steps over {DATA[data]}", "µs a step over the hand-written loop", spreads
         )
-        rows, charts, figures = [], {}, {}
-        for framework in frameworks(args):
-            print(f"{framework}, {data} ...", file=sys.stderr, flush=True)
-            found = fresh(WORKER, framework, data, rounds, steps, args.clock, *chosen)
-            rows += rows_of(framework, found)
-            spreads = over(BASE, found["means"], 1e6)
-            charts[framework] = {name: spread for name, spread in spreads.items() if name != BASE}
-            figures[framework] = {**found, "microseconds_over": spreads}
-        report.table(HEADINGS, rows)
-        report.bars(f"steps_{data}", DATA[data], "µs a step over the hand-written loop", charts)
-        report.keep(**{data: figures})
+    report.keep(frameworks=found)
     report.close()
 
 

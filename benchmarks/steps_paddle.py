@@ -54,7 +54,7 @@ def parts(job: Job) -> tuple[nn.Layer, Any, nn.Layer, Any]:
 
 
 def scheduled(optimizer: Any) -> StepDecay:
-    scheduler = StepDecay(0.001, 100, 0.99)
+    scheduler = StepDecay(0.001, 10, 0.99)
     optimizer.set_lr_scheduler(scheduler)
     return scheduler
 

@@ -53,7 +53,7 @@ def parts(job: Job) -> tuple[nn.Module, Any, nn.Module, Any]:
 
 
 def scheduled(optimizer: Any) -> StepLR:
-    return StepLR(optimizer, 100, 0.99)
+    return StepLR(optimizer, 10, 0.99)
 
 
 def weights(model: nn.Module) -> bytes:

@@ -1,8 +1,8 @@
 """The process of the step benchmark: has the contenders of one framework train in turn, and writes what they took.
 
-Usage: python steps_worker.py FRAMEWORK DATA ROUNDS STEPS CLOCK MODULES NAMES FILE
+Usage: python steps_worker.py FRAMEWORK KINDS ROUNDS STEPS CLOCK MODULES NAMES FILE
 
-MODULES and NAMES are lists in JSON.
+KINDS (of data), MODULES and NAMES are lists in JSON.
 """
 
 from __future__ import annotations
@@ -61,23 +61,31 @@ def check_weights(framework: Any, jobs: dict[str, tuple[Job, Block]]) -> dict[st
     return found
 
 
-def main(name: str, data: str, rounds: str, steps: str, clock: str, modules: str, only: str, file: str) -> None:
-    framework = importlib.import_module(f"steps_{name}")
-    for further in json.loads(modules):
-        importlib.import_module(further)
-    wanted = json.loads(only) or [item.name for item in CONTENDERS]
+def compare(framework: Any, data: str, rounds: int, steps: int, clock: str, wanted: list[str]) -> dict[str, Any]:
+    """Has the contenders train over one kind of data; gives the seconds of a step and digests of the weights."""
     with terminal(), tempfile.TemporaryDirectory() as folder:
         jobs: dict[str, tuple[Job, Block]] = {}
         for number, item in enumerate(CONTENDERS):
-            if data in item.data and item.name in wanted:
-                job = Job(data, int(steps), Path(folder, str(number)), CLOCKS[clock])
+            if data in item.data and item.name in (wanted or [item.name]):
+                job = Job(data, steps, Path(folder, str(number)), CLOCKS[clock])
                 job.folder.mkdir()
                 jobs[item.name] = job, item.make(job)
-        seconds = measure(jobs, int(rounds))
+        seconds = measure(jobs, rounds)
         digests = check_weights(framework, jobs)
     means = {contender: [mean for mean, _ in values] for contender, values in seconds.items()}
     medians = {contender: [middle for _, middle in values] for contender, values in seconds.items()}
-    hand_over({"means": means, "medians": medians, "digests": digests}, file)
+    return {"means": means, "medians": medians, "digests": digests}
+
+
+def main(name: str, kinds: str, rounds: str, steps: str, clock: str, modules: str, only: str, file: str) -> None:
+    framework = importlib.import_module(f"steps_{name}")
+    for further in json.loads(modules):
+        importlib.import_module(further)
+    found = {}
+    for data in json.loads(kinds):
+        found[data] = compare(framework, data, int(rounds), int(steps), clock, json.loads(only))
+        gc.unfreeze()
+    hand_over(found, file)
 
 
 if __name__ == "__main__":
