@@ -205,9 +205,9 @@ class KindsMixed(Mutant):
     """Takes the state of any optimizer or scheduler for any other."""
 
     def spoil(self, trainer: Any) -> None:
-        from dowdyboy_torch import _state
+        from dowdyboy_conformance.reference import _backend
 
-        while_loading(trainer, _state, "check_entries", lambda *arguments: None)
+        while_loading(trainer, _backend, "check_entries", lambda *arguments: None)
 
 
 class OneDifferenceTold(Mutant):
