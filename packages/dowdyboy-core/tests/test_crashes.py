@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import os
@@ -10,8 +11,8 @@ import shutil
 import signal
 import struct
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -413,8 +414,10 @@ def or_equal(self: Any, value: float) -> bool:
     return best is None or (value <= best if self.config.save_best_type == "min" else value >= best)
 
 
-def unread(self: FolderReader, name: str) -> bytes:
-    return (self._folder / name).read_bytes()
+@contextmanager
+def unread(self: FolderReader, name: str) -> Iterator[Any]:
+    content = io.BytesIO((self._folder / name).read_bytes())
+    yield lambda size: memoryview(content.read(size)), len(content.getbuffer())
 
 
 def the_oldest(self: CheckpointFolder) -> Any:
@@ -443,7 +446,7 @@ BREAKS: dict[str, tuple[Any, str, Any]] = {
     "the last of equals is the best": (_persistence.Persistence, "_improves", or_equal),
     "anything may be the best": (_persistence.Persistence, "_is_best", lambda self, value: self._improves(value)),
     "the best is forgotten": (_persistence, "position_of", without_its_best),
-    "damage is not seen": (FolderReader, "_checked", unread),
+    "damage is not seen": (FolderReader, "_opened", unread),
     "the oldest is the newest": (CheckpointFolder, "newest", the_oldest),
     "runs have one number": (CheckpointFolder, "holds_later", lambda self, index: False),
     "what is lost stays lost": (_persistence.Persistence, "_make_up_for_lost", nothing),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -53,15 +52,28 @@ def test_the_library_reads_the_weights(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = bytes(range(256)) * 3 + b"and a rest"
-    (tmp_path / "file").write_bytes(content)
-    monkeypatch.setattr(_files, "_PIECE_BYTES", 100)
-    found, digest = _files._read(tmp_path / "file", len(content))
-    assert (bytes(found), digest) == (content, hashlib.sha256(content).hexdigest())
-    with pytest.raises(OSError, match="ends 7 bytes early"):
-        _files._read(tmp_path / "file", len(content) + 7)
-    (tmp_path / "file").write_bytes(b"")
-    assert bytes(_files._read(tmp_path / "file", 0)[0]) == b""
+    monkeypatch.setattr(_files, "_PIECE", 100)
+    monkeypatch.setattr(_files, "_LARGE", 50)
+    values = np.arange(200, dtype=np.float32)
+    write_folder(tmp_path / "one", prepare({}, {"model_0": {"large": array(values), "small": array([7])}}, {}))
+    reader = FolderReader(tmp_path / "one")
+    reader.verify()
+    found = reader.weights("model_0")
+    assert np.frombuffer(found["large"].data, np.float32).tolist() == values.tolist()
+    assert np.frombuffer(found["small"].data, np.float32).tolist() == [7]
+    assert np.frombuffer(found["large"].data, np.uint8).ctypes.data % 4096 == 0
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "one")
+    path, size = tmp_path / "one" / "rng.json", (tmp_path / "one" / "rng.json").stat().st_size
+    monkeypatch.setattr(
+        _files, "_regular_size", lambda path: path.stat().st_size + (7 if path.name == "rng.json" else 0)
+    )
+    reader = FolderReader(tmp_path / "one")
+    reader.index["files"]["rng.json"]["bytes"] = size + 7
+    with pytest.raises(CheckpointError, match=rf"{path}.* can't be read: it ends 7 bytes early\."):
+        reader.tree("rng")
 
 
 def test_what_goes_into_several_folders_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

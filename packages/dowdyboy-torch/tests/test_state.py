@@ -7,15 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.optim import lr_scheduler as lr
 
 from dowdyboy_core import CheckpointError
 from dowdyboy_core._files import FolderReader, prepare, write_folder
-from dowdyboy_core._state import encode
+from dowdyboy_core._state import Array, encode
 from dowdyboy_torch._backend import TorchBackend
-from dowdyboy_torch._state import to_array, to_tensor
+from dowdyboy_torch._state import from_tree, to_array, to_tensor
 
 BACKEND = TorchBackend()
 STEPS = 3
@@ -245,18 +246,36 @@ def test_plain_data_and_tensors_share_no_memory(name: str) -> None:
     assert bytes(array.data) == stored
 
 
-def test_what_was_loaded_shares_no_memory_with_what_lives() -> None:
+def test_a_model_shares_no_memory_with_what_it_was_loaded_from() -> None:
     model = Model()
-    optimizer = OPTIMIZERS["Adam"](model.parameters())
-    train(model, optimizer, None, 0)
-    state = BACKEND.model_state(model), BACKEND.optimizer_state(optimizer, names(model))
+    state = BACKEND.model_state(model)
     stored = repr_of(state)
     other = Model()
-    other_optimizer = OPTIMIZERS["Adam"](other.parameters())
-    BACKEND.load_model_state(other, state[0])
-    BACKEND.load_optimizer_state(other_optimizer, names(other), state[1])
-    train(other, other_optimizer, None, STEPS)
+    BACKEND.load_model_state(other, state)
+    train(other, OPTIMIZERS["Adam"](other.parameters()), None, 0)
     assert repr_of(state) == stored
+
+
+def test_slots_take_over_memory_that_is_aligned(tmp_path: Path) -> None:
+    model = torch.nn.Linear(600, 500)  # 1.2 MB, and its bias
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 600)).sum().backward()
+    optimizer.step()
+    numbers = {id(item): f"0/{name}" for name, item in model.named_parameters()}
+    saved = through_disk(tmp_path, model, {"optimizer_0": BACKEND.optimizer_state(optimizer, numbers)})
+    state = saved.tree("optimizer_0")
+    expected = repr_of(state)
+    BACKEND.load_optimizer_state(optimizer, numbers, state)
+    assert repr_of(BACKEND.optimizer_state(optimizer, numbers)) == expected
+    for name, item in model.named_parameters():
+        for slot, live in optimizer.state[item].items():
+            assert live.data_ptr() % 64 == 0
+            stored = np.frombuffer(state["state"][f"0/{name}"][slot].data, np.uint8)
+            taken_over = stored.ctypes.data == live.data_ptr()
+            assert taken_over or live.nbytes < 2**20, "a large one was copied"
+    unaligned = np.zeros(68, np.uint8)[4:]
+    assert unaligned.ctypes.data % 64
+    assert from_tree(Array("U8", (64,), unaligned)).data_ptr() % 64 == 0
 
 
 def repr_of(tree: Any) -> str:

@@ -267,7 +267,7 @@ class Backend(ABC):
 
     @abstractmethod
     def load_optimizer_state(self, optimizer: Any, names: Mapping[int, str], state: Any) -> None:
-        """Puts such a state into an optimizer.
+        """Puts such a state into an optimizer, which may keep the memory of its arrays: it is used up.
 
         Raises:
             CheckpointError: the state doesn't fit; the message lists the differences, and nothing was changed.
@@ -279,7 +279,7 @@ class Backend(ABC):
 
     @abstractmethod
     def load_scheduler_state(self, scheduler: Any, state: Any) -> None:
-        """Puts such a state into a scheduler."""
+        """Puts such a state into a scheduler, which may keep the memory of its arrays: it is used up."""
 
     @abstractmethod
     def tensor_state(self, tensor: Any) -> Array:

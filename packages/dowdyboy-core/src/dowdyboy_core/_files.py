@@ -10,6 +10,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 from ._errors import CheckpointError
 from ._folders import UNFINISHED, clear, make_folder, put_in_place, sync_folder
 from ._json import dump_json, parse_json
-from ._safetensors import parse, writer
+from ._safetensors import read, writer
 from ._state import Array, decode, encode
 
 INDEX = "checkpoint.json"
@@ -26,7 +27,8 @@ FORMAT = "dowdyboy-checkpoint"
 FORMAT_VERSION = 1
 
 _MAX_INDEX_BYTES = 2**24  # thousands of times what any checkpoint of ours has
-_PIECE_BYTES = 2**23
+_LARGE = 2**20
+_PIECE = 2**23
 _NO_DIGEST = "0" * 64
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -35,6 +37,9 @@ Weights = dict[str, Array]
 
 Write = Callable[[], Iterator[Any]]
 """Yields the content of a file in pieces."""
+
+Take = Callable[[int], memoryview]
+"""Gives the next so many bytes of a file, in memory of their own."""
 
 
 @dataclass(frozen=True)
@@ -192,11 +197,11 @@ class FolderReader:
             CheckpointError: the file is missing, damaged or not what it should be.
         """
         try:
-            return parse(self._checked(f"{name}.safetensors"))
+            with self._opened(f"{name}.safetensors") as (take, size):
+                return read(take, size)
         except (ValueError, RecursionError) as error:
-            raise CheckpointError(
-                f"{name}.safetensors in {str(self._folder)!r} is no safetensors file: {error}. Use another checkpoint."
-            ) from error
+            path = str(self._folder / f"{name}.safetensors")
+            raise CheckpointError(f"{path!r} is no safetensors file: {error}. Use another checkpoint.") from error
 
     def tree(self, name: str) -> Any:
         """The tree of ``NAME.json``.
@@ -205,21 +210,41 @@ class FolderReader:
             CheckpointError: a file is missing, damaged or not what it should be.
         """
         arrays = self.weights(name) if f"{name}.safetensors" in self.names() else {}
+        with self._opened(f"{name}.json") as (take, size):
+            content = bytes(take(size))
         try:
-            value = parse_json(bytes(self._checked(f"{name}.json")))
+            value = parse_json(content)
         except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{name}.json in {str(self._folder)!r} is no JSON: {error}.") from error
         return decode(value, arrays)
 
-    def _checked(self, name: str) -> memoryview:
-        path = self._measured(name)
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[tuple[Take, int]]:
+        """Gives what reads a file bit by bit, and its size; once all is read, its digest is compared."""
+        path, digest = self._measured(name), hashlib.sha256()
         try:
-            content, digest = _read(path, self.index["files"][name]["bytes"])
+            # Hashing takes longer than reading, and so is done by a thread while the rest is read.
+            with path.open("rb", buffering=0) as file, ThreadPoolExecutor(1) as beside:
+
+                def take(size: int) -> memoryview:
+                    memory = rest = _memory(size)
+                    while rest:
+                        got = file.readinto(rest[:_PIECE])
+                        if not got:
+                            raise OSError(f"it ends {len(rest)} bytes early")
+                        beside.submit(digest.update, rest[:got])
+                        rest = rest[got:]
+                    return memory
+
+                yield take, self.index["files"][name]["bytes"]
         except OSError as error:
             raise CheckpointError(f"{str(path)!r} can't be read: {error}. Use another checkpoint.") from error
+        self._compare(name, digest.hexdigest())
+
+    def _compare(self, name: str, digest: str) -> None:
         if digest != self.index["files"][name].get("sha256"):
-            raise CheckpointError(f"{str(path)!r} doesn't match its digest: it is damaged. Use another checkpoint.")
-        return content
+            path = str(self._folder / name)
+            raise CheckpointError(f"{path!r} doesn't match its digest: it is damaged. Use another checkpoint.")
 
     def _measured(self, name: str) -> Path:
         """The path of a file that has the size which the index says; nothing else is worth reading."""
@@ -253,7 +278,9 @@ class FolderReader:
             CheckpointError: one is missing or damaged.
         """
         for name in self.names():
-            self._checked(name)
+            with self._opened(name) as (take, size):
+                for place in range(0, size, _PIECE):
+                    take(min(size - place, _PIECE))
 
 
 def is_whole(folder: Path) -> bool:
@@ -265,20 +292,13 @@ def is_whole(folder: Path) -> bool:
     return True
 
 
-def _read(path: Path, size: int) -> tuple[memoryview, str]:
-    """The content of a file and its digest, which a thread computes while the rest is read."""
-    # Not NumPy's memory: it asks for huge pages, which a virtual machine may have to fetch from its host, at a tenth
-    # of the speed.
-    content = memoryview(mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))[:size]
-    digest, rest = hashlib.sha256(), content
-    with path.open("rb", buffering=0) as file, ThreadPoolExecutor(1) as beside:
-        while rest:
-            got = file.readinto(rest[:_PIECE_BYTES])
-            if not got:
-                raise OSError(f"it ends {len(rest)} bytes early")
-            beside.submit(digest.update, rest[:got])
-            rest = rest[got:]
-    return content, digest.hexdigest()
+def _memory(size: int) -> memoryview:
+    """New memory; where it is large it begins with a page, and so is aligned as well as that of any framework."""
+    if size < _LARGE:
+        return memoryview(bytearray(size))
+    # Not NumPy's, which asks for huge pages: a virtual machine may have to fetch those from its host, at a tenth of the
+    # speed.
+    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 def _writers(weights: Mapping[str, Weights], trees: Mapping[str, Any]) -> dict[str, Write]:

@@ -138,7 +138,7 @@ class Persistence(Surface):
                 snapshot = self._read_together(chosen, None if found is None else found[1])
                 self._load(chosen, snapshot, weights_only=False)
                 if self.is_main_process():
-                    self._make_up_for_lost(snapshot)
+                    self._make_up_for_lost(snapshot)  # before training changes what the optimizers keep of it
         elif self.config.resume is not None:
             self.load_checkpoint(self.config.resume)
 

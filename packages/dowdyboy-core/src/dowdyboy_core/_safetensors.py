@@ -54,29 +54,35 @@ def writer(arrays: Mapping[str, Array]) -> Callable[[], Iterator[Any]]:
     return pieces
 
 
-def parse(content: memoryview) -> dict[str, Array]:
-    """The arrays of a file, as views of its content.
+def read(take: Callable[[int], memoryview], size: int) -> dict[str, Array]:
+    """The arrays of a file, each in the memory that ``take`` gives for it.
+
+    Args:
+        take: gives the next so many bytes of the file.
+        size: how many it has in all, so that nothing huge is asked for in vain.
 
     Raises:
         ValueError: it is no safetensors file.
     """
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = parse_json(bytes(content[8:start]))
+    if size < 8:
+        raise ValueError(f"it has {size} bytes")
+    length = int.from_bytes(take(8), "little")
+    if length > size - 8:
+        raise ValueError(f"its header would have {length} bytes")
+    header = parse_json(bytes(take(length)))
     if not isinstance(header, dict):
         raise ValueError("its header is no JSON object")
     header.pop("__metadata__", None)  # what other writers put there
-    arrays, end = {}, 0
     # In the order of the data, which has neither gaps nor overlaps.
-    for key, (dtype, shape, begin, following) in sorted(
-        ((key, _entry(key, entry)) for key, entry in header.items()), key=lambda item: item[1][2:]
-    ):
-        if begin != end:
-            raise ValueError(f"the data of {key!r} begins at {begin}, and what is before it ends at {end}")
-        end = following
-        arrays[key] = Array(dtype, shape, content[start + begin : start + end])
-    if start + end != len(content):
-        raise ValueError(f"its arrays end at byte {start + end} of {len(content)}")
-    return arrays
+    entries = sorted(((key, *_entry(key, entry)) for key, entry in header.items()), key=lambda entry: entry[3:])
+    place = 0
+    for key, _, _, begin, end in entries:
+        if begin != place:
+            raise ValueError(f"the data of {key!r} begins at {begin}, and what is before it ends at {place}")
+        place = end
+    if place != size - 8 - length:
+        raise ValueError(f"its arrays have {place} of {size - 8 - length} bytes")
+    return {key: Array(dtype, shape, take(end - begin)) for key, dtype, shape, begin, end in entries}
 
 
 def _entry(key: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:

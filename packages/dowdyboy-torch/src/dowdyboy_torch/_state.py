@@ -17,6 +17,7 @@ _NAMES = {
     torch.bool: "BOOL", torch.complex64: "C64",
 }  # fmt: skip
 _TYPES = {name: dtype for dtype, name in _NAMES.items()}
+_ALIGNMENT = 64  # bytes
 
 
 def to_array(tensor: torch.Tensor, what: str = "tensor") -> Array:
@@ -49,6 +50,15 @@ def to_tensor(array: Array) -> torch.Tensor:
     return _as_tensor(array).clone()
 
 
+def _taken_over(array: Array) -> torch.Tensor:
+    """A CPU tensor in the memory of plain data, which is its alone from now on, or in new memory.
+
+    That is where the data isn't aligned as PyTorch aligns its own: a kernel may then add up in another order.
+    """
+    tensor = _as_tensor(array)
+    return tensor if tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone()
+
+
 def to_tree(value: Any) -> Any:
     """A nested state with plain data for its tensors."""
     if isinstance(value, torch.Tensor):
@@ -63,9 +73,9 @@ def to_tree(value: Any) -> Any:
 
 
 def from_tree(tree: Any) -> Any:
-    """A nested state with tensors for its plain data."""
+    """A nested state with tensors for its plain data, which it uses up."""
     if isinstance(tree, Array):
-        return to_tensor(tree)
+        return _taken_over(tree)
     if type(tree) is dict:
         return {key: from_tree(item) for key, item in tree.items()}
     if type(tree) in (list, tuple):
