@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import mmap
 import os
 import shutil
 import sys
@@ -27,10 +28,28 @@ def make_state(framework: Any, megabytes: int) -> Any:
     return framework.State(isqrt(megabytes * 1_000_000 // 12 // LAYERS), LAYERS)
 
 
-def timed(action: Callable[[], Any]) -> float:
-    """Seconds that an action takes, beginning with an idle disk."""
+def settle(arrays: Iterable[Any]) -> None:
+    """Has everybody begin alike: with an idle disk, no garbage, and memory for a copy that the system has at hand.
+
+    A virtual machine gives free memory back to its host after a while, and gets it again much slower than it copies.
+    """
     os.sync()
     gc.collect()
+    copy(arrays)
+
+
+def copy(arrays: Iterable[Any]) -> list[mmap.mmap]:
+    """Copies arrays into memory that is new from the system: an allocator sometimes has old memory, and sometimes not."""
+    copies = []
+    for array in arrays:
+        copies.append(mmap.mmap(-1, array.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        copies[-1][:] = plain(array)
+    return copies
+
+
+def timed(action: Callable[[], Any], arrays: Iterable[Any]) -> float:
+    """Seconds that an action takes."""
+    settle(arrays)
     start = perf_counter()
     kept = action()
     seconds = perf_counter() - start
@@ -92,8 +111,7 @@ class Saving:
 
     def on_epoch_end(self, trainer: Any, ep: int) -> None:
         """The hook: the checkpoint is written after it."""
-        os.sync()
-        gc.collect()
+        settle(self.arrays.values())
         self.handed_over = perf_counter()
 
     def train_step(self, trainer: Any, bat: Any, bat_idx: int, global_step: int) -> None:
@@ -117,19 +135,18 @@ class Saving:
             self.seconds.clear()
 
     def _run_the_others(self, number: int) -> None:
-        copy, plain = self._copy, self._write_plainly
         others = [
-            ("stands still", "copy", copy),
-            ("writes", "plain", plain),
+            ("stands still", "copy", self._copy),
+            ("writes", "plain", self._write_plainly),
             ("writes", "theirs", self.save),
-            ("stands still", "copy again", copy),
-            ("writes", "plain again", plain),
+            ("stands still", "copy again", self._copy),
+            ("writes", "plain again", self._write_plainly),
             ("writes", "safetensors", self._save_safetensors),
         ]
         first = number // 2 % len(others)
         for measure, contender, action in others[first:] + others[:first]:
             self.path.unlink(missing_ok=True)
-            self._note(measure, contender, timed(action))
+            self._note(measure, contender, timed(action, self.arrays.values()))
         self._note("stands still", "theirs", self.seconds["writes"]["theirs"][-1])
 
     @property
@@ -140,9 +157,8 @@ class Saving:
     def _note(self, measure: str, contender: str, seconds: float) -> None:
         self.seconds.setdefault(measure, {}).setdefault(contender, []).append(seconds)
 
-    def _copy(self) -> list[bytes]:
-        # Not NumPy's copy: it asks for huge pages, which a virtual machine has at once or only after seconds.
-        return [bytes(plain(array)) for array in self.arrays.values()]
+    def _copy(self) -> list[mmap.mmap]:
+        return copy(self.arrays.values())
 
     def _write_plainly(self) -> None:
         write_plainly(self.arrays.values(), self.path)
@@ -183,7 +199,7 @@ def time_loading(state: Any, trainer: Any, ours: Path, theirs: Path, rounds: int
     """Seconds of each contender, with the files in the page cache and without; and megabytes read from the disk."""
     files = {"ours": list(ours.iterdir()), "theirs": [theirs], "theirs again": [theirs]}
     seconds: Seconds = {f"loads {heat}": {name: [] for name in files} for heat in ("cold", "warm")}
-    fetched = {}
+    weights, fetched = list(state.arrays().values()), {}
     for number in range(rounds + 1):
         for name in sorted(files, key=lambda name: (list(files).index(name) + number) % len(files)):
             action = (lambda: trainer.load_checkpoint(ours)) if name == "ours" else (lambda: state.load(theirs))
@@ -193,7 +209,7 @@ def time_loading(state: Any, trainer: Any, ours: Path, theirs: Path, rounds: int
                 if heat == "cold":
                     evict(files[name])
                 before = read_from_disk()
-                taken = timed(action)
+                taken = timed(action, weights)
                 if heat == "cold":
                     fetched[name] = (read_from_disk() - before) / 1e6
                 if number:  # the first round warms up
