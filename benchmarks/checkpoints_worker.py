@@ -39,7 +39,7 @@ def settle(arrays: Iterable[Any]) -> None:
 
 
 def copy(arrays: Iterable[Any]) -> list[mmap.mmap]:
-    """Copies arrays into memory that is new from the system: an allocator sometimes has old memory, and sometimes not."""
+    """Copies arrays into memory that is new from the system; an allocator's is sometimes old, and sometimes not."""
     copies = []
     for array in arrays:
         copies.append(mmap.mmap(-1, array.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
