@@ -33,7 +33,14 @@ def test_what_the_disk_refuses_is_kept_and_told_once(tmp_path: Path) -> None:
         lines.clear()
 
 
-@pytest.mark.parametrize("content", [b"", b"half", b"one\n", b"one\nhalf", b"one\n" + b"x" * 10_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"half", b"one\n", b"one\nhalf", b"\n", b"\nhalf", b"one\n\nhalf",
+        *(b"one\n" + b"x" * length for length in (4094, 4095, 4096, 4097, 10_000)),
+    ],
+    ids=lambda content: repr(content[:9]) + str(len(content)),
+)  # fmt: skip
 @pytest.mark.parametrize("mends", [True, False])
 def test_half_a_line_is_dropped(tmp_path: Path, content: bytes, mends: bool) -> None:
     (tmp_path / "file").write_bytes(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +24,17 @@ from dowdyboy_core._optim import LossScaler, Stepper, windows
 )
 def test_windows_close_when_full_and_at_the_end(count: int, size: int, done: int, closing: list[int]) -> None:
     assert list(windows(iter(range(count)), size, done)) == list(zip(range(count), closing, strict=True))
+
+
+def test_without_accumulation_no_batch_is_read_ahead() -> None:
+    read = []
+
+    def batches() -> Iterator[int]:
+        for number in range(3):
+            read.append(number)
+            yield number
+
+    assert [len(read) for _ in windows(batches(), 1, 0)] == [1, 2, 3]
 
 
 class Gradients:
@@ -96,6 +108,52 @@ def test_the_scale_grows_after_many_clean_steps_and_is_kept() -> None:
     resumed.note(True)
     resumed.update()
     assert resumed.scale == LossScaler.INITIAL * 2
+
+
+def test_the_count_of_clean_steps_begins_anew_when_the_scale_moves() -> None:
+    scaler = LossScaler(True)
+    moves = [(LossScaler.GROWTH_INTERVAL - 1, 1.0), (1, 2.0), (LossScaler.GROWTH_INTERVAL - 1, 2.0)]
+    for steps, factor in moves:
+        for _ in range(steps):
+            scaler.note(True)
+            scaler.update()
+        assert scaler.scale == LossScaler.INITIAL * factor
+    scaler.note(False)
+    scaler.update()
+    assert scaler.state() == {"scale": LossScaler.INITIAL, "clean_steps": 0}
+
+
+def test_without_loss_scaling_the_scale_stays_1() -> None:
+    scaler = LossScaler(False)
+    scaler.load_state({"scale": 8.0, "clean_steps": 3})
+    scaler.note(False)
+    scaler.update()
+    assert scaler.state() == {"scale": 1.0, "clean_steps": 0}
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_is_no_scale_is_refused_and_leaves_the_scale(scale: float, enabled: bool) -> None:
+    scaler = LossScaler(enabled)
+    before = scaler.state()
+    with pytest.raises(ValueError, match="is no loss scale"):
+        scaler.load_state({"scale": scale, "clean_steps": 1})
+    assert scaler.state() == before
+
+
+def test_a_scale_below_1_can_be_taken_up() -> None:
+    scaler = LossScaler(True)
+    scaler.load_state({"scale": 0.5, "clean_steps": 7})
+    assert scaler.state() == {"scale": 0.5, "clean_steps": 7}
+
+
+def test_an_overflow_is_noticed_also_where_the_scale_has_fallen_to_1() -> None:
+    made, backend = stepper(scaled=True)
+    made.scaler.load_state({"scale": 1.0, "clean_steps": 0})
+    made.backward({"a": float("inf")})
+    assert not made.step("a")
+    made.scaler.update()
+    assert backend.log == [] and made.scaler.scale == 0.5
 
 
 def test_a_loss_that_can_not_be_differentiated_says_what_to_return() -> None:

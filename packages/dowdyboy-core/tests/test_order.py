@@ -22,6 +22,7 @@ from dowdyboy_core._order import (
     WeightedOrder,
 )
 from dowdyboy_core._rng import RandomStreams
+from dowdyboy_core.rand import derive_seed
 
 
 class NoStreams:
@@ -91,11 +92,22 @@ def test_counts(size: int, count: int, replacement: bool) -> None:
         assert max(seen.values(), default=0) - min((seen[index] for index in range(size)), default=0) <= 1
 
 
+@pytest.mark.parametrize(("size", "count"), [(0, 0), (5, 3), (5, 5), (5, 8), (5, 10), (5, 11)])
+def test_more_draws_than_indices_are_further_passes(size: int, count: int) -> None:
+    drawn = ShuffledOrder(size, count).indices(0, 1)
+    assert drawn.dtype == np.int64
+    assert drawn.shape == (count,)
+    for start in range(0, count, max(size, 1)):
+        assert len(set(drawn[start : start + size].tolist())) == min(size, count - start)
+
+
 def test_weighted_frequencies() -> None:
     drawn = WeightedOrder([0, 1, 2, 7], 20_000).indices(5, 1).tolist()
     shares = [drawn.count(index) / len(drawn) for index in range(4)]
     assert shares[0] == 0
     assert shares[1:] == pytest.approx([0.1, 0.2, 0.7], abs=0.015)
+    halves = WeightedOrder(np.array([30_000, 30_000, 60_000], np.float16), 1000).indices(5, 1).tolist()
+    assert halves == WeightedOrder([30_000, 30_000, 60_000], 1000).indices(5, 1).tolist(), "whose sum no half can hold"
     without = WeightedOrder([0.1, 5, 1], 3, replacement=False).indices(5, 1).tolist()
     assert sorted(without) == [0, 1, 2]
 
@@ -127,7 +139,7 @@ def test_a_sampler_is_seeded_and_the_streams_put_back() -> None:
     random.random()
     np.random.rand()
     assert order.indices(0, 1) == first != order.indices(0, 2)
-    assert sampler.reseeded is not None
+    assert sampler.reseeded == derive_seed(0, "order", 2)
     assert len(order) == len(first) == 5
 
 
@@ -173,6 +185,7 @@ def test_indices_are_plain_ints() -> None:
         assert all(type(index) is int for index in batch)
     assert all(type(index) is int for index in SingleIndices(ShuffledOrder(4)).batches(0, 1))
     assert list(SingleIndices(SequentialOrder(3)).batches(0, 1)) == [0, 1, 2]
+    assert SingleIndices(SequentialOrder(3)).count() == 3
 
 
 def test_batch_samplers_of_any_kind() -> None:

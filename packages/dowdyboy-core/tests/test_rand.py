@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+from enum import Enum, IntEnum
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ def test_a_large_seed_is_reduced_for_numpy_alone() -> None:
         expected = np.random.random()
         set_seed(seed)
         assert np.random.random() == expected
+    set_seed(0)
+    assert _draws() == (random.Random(0).random(), np.random.RandomState(0).random_sample())
     set_seed(2**63 - 1)
     set_seed(np.int64(5))
     assert _draws() == small
@@ -98,6 +101,19 @@ def test_set_seed_refuses(seed: Any) -> None:
 def test_derived_seeds_never_change(keys: tuple[Any, ...], expected: int) -> None:
     # Runs are repeated from these numbers: a change here breaks every resumed run and every published result.
     assert derive_seed(*keys) == expected
+
+
+class Phase(str, Enum):
+    TRAIN = "train"
+
+
+class Number(IntEnum):
+    THREE = 3
+
+
+@pytest.mark.parametrize(("key", "plain"), [(Phase.TRAIN, "train"), (Number.THREE, 3), (np.str_("a"), "a")])
+def test_a_key_counts_as_the_text_or_number_that_it_is(key: Any, plain: int | str) -> None:
+    assert derive_seed(1, key) == derive_seed(1, plain)
 
 
 def test_derived_seeds_are_the_same_in_another_process() -> None:

@@ -94,6 +94,29 @@ def test_another_generator_of_the_user_is_put_back_too() -> None:
         numpy_random.set_bit_generator(usual)
 
 
+def test_of_another_generator_a_kept_number_is_left_too() -> None:
+    numpy_random: Any = np.random
+    usual = numpy_random.get_bit_generator()
+    streams = RandomStreams(OneStream())
+
+    def run(block: Callable[[], None]) -> list[float]:
+        numpy_random.set_bit_generator(np.random.PCG64(3))
+        seen = []
+        for _ in range(3):
+            block()
+            seen.append(float(np.random.randn()))
+        return seen
+
+    def block() -> None:
+        with streams.isolated(5):
+            draw()
+
+    try:
+        assert run(block) == run(lambda: None)
+    finally:
+        numpy_random.set_bit_generator(usual)
+
+
 def test_a_block_draws_what_its_seed_says() -> None:
     framework = OneStream()
     streams = RandomStreams(framework)

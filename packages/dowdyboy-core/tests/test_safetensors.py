@@ -138,6 +138,20 @@ def test_what_is_none_is_refused(content: bytes) -> None:
         parse(content)
 
 
+def test_arrays_may_stand_in_any_order_in_the_header() -> None:
+    header = {"b": entry(offsets=[8, 16]), "none": entry(shape=[0], offsets=[8, 8]), "a": entry()}
+    found = parse(of_header(header, bytes(range(16))))
+    assert {name: bytes(array.data) for name, array in found.items()} == {
+        "a": bytes(range(8)), "none": b"", "b": bytes(range(8, 16)),
+    }  # fmt: skip
+
+
+def test_arrays_have_at_most_as_many_axes_as_numpy_takes() -> None:
+    assert parse(of_header({"a": entry("F64", [1] * 64)}))["a"].shape == (1,) * 64
+    with pytest.raises(ValueError, match="of 'a'"):
+        parse(of_header({"a": entry("F64", [1] * 65)}))
+
+
 @given(place=st.integers(0, len(CONTENT) - 1), byte=st.integers(0, 255), end=st.integers(0, 40))
 def test_what_the_library_refuses_is_refused(place: int, byte: int, end: int) -> None:
     content = bytearray(CONTENT)

@@ -13,7 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._state import MAX_DEPTH, Array, check_groups, decode, describe_differences, encode
+from dowdyboy_core._state import (
+    MAX_DEPTH,
+    Array,
+    check_entries,
+    check_groups,
+    decode,
+    describe_differences,
+    encode,
+    kind_of,
+)
 
 ARRAYS = st.builds(lambda data: Array("U8", (len(data),), data), st.binary(max_size=4))
 KEYS = st.one_of(st.text(), st.text().map("$".__add__), st.integers(), st.none(), st.booleans())
@@ -207,3 +216,31 @@ def test_groups() -> None:
     with pytest.raises(CheckpointError) as caught:
         check_groups([["a"], ["x"]], [["b"], ["x"]])
     assert str(caught.value).endswith("group 0: missing: b\n  group 0: not in the optimizer: a")
+
+
+def test_kinds_are_as_coarse_as_a_state_may_change() -> None:
+    numbers = [True, 1, 1.5, Array("F32", (), b""), np.float32(1), np.zeros(2)]
+    assert {kind_of(value) for value in numbers} == {"number"}
+    assert [kind_of(value) for value in ("x", [1], (1,), {}, None)] == ["text", "list", "list", "dict", None]
+
+
+def test_entries_of_the_same_kinds_fit() -> None:
+    stored = {"rate": 1, "mode": "min", "best": None, "steps": [1], "more": {}}
+    check_entries("scheduler", stored, {"rate": 0.5, "mode": None, "best": 3.0, "steps": (), "more": Counter()})
+
+
+def test_entries_that_differ_are_listed_in_full() -> None:
+    stored = {"rate": 1, "mode": "min", "steps": [1], "old": None}
+    wanted = {"rate": "fast", "mode": "max", "steps": {}, "new": 1}
+    with pytest.raises(CheckpointError) as caught:
+        check_entries("scheduler", stored, wanted)
+    text = str(caught.value)
+    assert text.startswith("The scheduler is not the one that was saved.")
+    assert text.splitlines()[1:] == [
+        "  kind of rate: stored a number, wanted a text",
+        "  kind of steps: stored a list, wanted a dict",
+        "  missing: new",
+        "  not in the scheduler: old",
+    ]
+    with pytest.raises(CheckpointError, match=r"^The state of the scheduler is a list\."):
+        check_entries("scheduler", [], wanted)
