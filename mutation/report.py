@@ -24,6 +24,17 @@ EXPLAINED = ROOT / "mutation/explained.toml"
 PAGE = ROOT / "docs/mutation.md"
 LIMIT = 0.05
 LIVING = ("survived", "no test", "impossible")
+COLUMNS = {
+    "mutants": ["all"],
+    "only of texts": ["text"],
+    "killed": ["killed", "timeout"],
+    "survived": ["explained", "unexplained"],
+    "explained": ["explained"],
+    "all tests tried": ["by all"],
+    "the quickest tried": ["by some"],
+    "no test here": ["untested"],
+}
+"""The columns of the table, and which figures each adds up."""
 
 
 class Reasons:
@@ -69,6 +80,7 @@ def main(arguments: list[str]) -> int:
             row["explained" if reason else "unexplained"] += 1
             if reason is None:
                 unexplained.append(f"{result['status']:9} {key}")
+                row[_how_far(result)] += 1
             else:
                 why[reason["kind"]].append(key)
     print("\n".join(unexplained))
@@ -94,8 +106,7 @@ def unused(reasons: Reasons, modules: set[str]) -> list[str]:
 
 def table(rows: dict[str, Counter[str]]) -> str:
     """The figures of each module, as Markdown."""
-    lines = ["| module | mutants | of texts | killed | timed out | survived | explained | not |"]
-    lines.append("| - " + "| -: " * 7 + "|")
+    lines = [f"| {' | '.join(['module', *COLUMNS])} |", "| - " + "| -: " * len(COLUMNS) + "|"]
     total: Counter[str] = Counter()
     for name, row in sorted(rows.items()):
         total += row
@@ -105,9 +116,14 @@ def table(rows: dict[str, Counter[str]]) -> str:
 
 
 def _line(name: str, row: Counter[str]) -> str:
-    alive = row["explained"] + row["unexplained"]
-    figures = [row["all"], row["text"], row["killed"], row["timeout"], alive, row["explained"], row["unexplained"]]
-    return "| " + " | ".join([name, *map(str, figures)]) + " |"
+    return "| " + " | ".join([name, *(str(sum(row[part] for part in parts)) for parts in COLUMNS.values())]) + " |"
+
+
+def _how_far(result: dict[str, Any]) -> str:
+    """How far an unexplained survivor was tried."""
+    if result["status"] != "survived":
+        return "untested"
+    return "by all" if result["all"] else "by some"
 
 
 def explained_table(results: dict[str, dict[str, Any]], reasons: Reasons) -> str:
