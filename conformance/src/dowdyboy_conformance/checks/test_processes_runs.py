@@ -71,6 +71,7 @@ def test_neither_batches_nor_names_need_exchanges_of_their_own(together: Togethe
 
 
 @pytest.mark.clause("W-14")
+@pytest.mark.processes(2)
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_branch_that_some_skip_is_an_error_without_it(harness: Harness, tmp_path: Path, every: int) -> None:
     with pytest.raises(Exception, match="SetupError") as caught:
@@ -118,6 +119,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_batch(together: Together,
 
 
 @pytest.mark.clause("W-19", "C-18")
+@pytest.mark.processes(2)
 def test_spawn_ends_as_its_processes_were_stopped(harness: Harness, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         start(harness, 2, scenarios.signalled, str(tmp_path))

@@ -126,7 +126,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         problem = f"holds no {INDEX}" if folder.is_dir() else "is no folder"
         raise CheckpointError(
-            f"{str(folder)!r} {problem}. Give the folder of one checkpoint, such as out_dir/checkpoint/epoch_1."
+            f"{str(folder)!r} {problem}. Give the folder of one checkpoint, such as {_example(folder)}."
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{str(folder / INDEX)!r} can't be read: {error}. Use another checkpoint.") from error
@@ -146,6 +146,14 @@ def read_index(folder: Path) -> dict[str, Any]:
             "Use another checkpoint."
         )
     return index
+
+
+def _example(folder: Path) -> str:
+    """A checkpoint to give instead: the newest one below the folder, if there is any."""
+    below = [path for pattern in ("*", "checkpoint/*") for path in folder.glob(f"{pattern}/{INDEX}")]
+    if not below:
+        return "out_dir/checkpoint/epoch_1"
+    return repr(str(max(below, key=lambda path: path.stat().st_mtime_ns).parent))
 
 
 def _read_index(path: Path) -> bytes:

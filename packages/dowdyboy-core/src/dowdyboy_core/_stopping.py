@@ -103,7 +103,8 @@ class Stopping:
             self._received, self._since = signum, time.monotonic()
             if self._tells:  # not with print, in the middle of which the signal may have come
                 name = signal.Signals(signum).name
-                os.write(2, f"\n{name}: stopping after this batch; a second one ends the run at once\n".encode())
+                text = f"\n{name}: stopping after this batch; another one after a second ends the run at once\n"
+                os.write(2, text.encode())
             if self._then is not None:
                 self._then()
         elif time.monotonic() - self._since > _ECHO:

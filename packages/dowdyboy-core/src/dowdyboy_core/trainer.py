@@ -218,7 +218,7 @@ class Trainer(Persistence):
             self._save_epoch(ep, None)  # so that the epoch is not lost
             raise SetupError(
                 f"save_best_rec={name!r} is not among the records of epoch {ep}: {sorted(records)}. Record it with "
-                "set_records, or name one of these."
+                f"set_records{', or name one of these' if records else ''}."
             )
         return self._backend.mean(records[name])
 
