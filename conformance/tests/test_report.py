@@ -100,6 +100,21 @@ def test_the_summary_is_printed(written: tuple[Path, str]) -> None:
     assert f"report: {written[0] / 'a.html'}" in lines
 
 
+def test_it_is_the_same_when_the_checks_are_shared_out(tmp_path: Path) -> None:
+    selection = ["--backend", "numpy,torch", "-k", "test_precision or (ends_all and numpy) or knows_its_place[numpy-1]"]
+    found = []
+    for name, options in {"alone": [], "shared": ["-n", "2", "--dist", "loadgroup"]}.items():
+        path = tmp_path / f"{name}.json"
+        done = check(*selection, *options, f"--report={path}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        found.append(json.loads(path.read_text(encoding="utf-8")))
+    for content in found:
+        for backends in content["clauses"].values():
+            for place in (place for places in backends.values() for place in places.values()):
+                place["checks"].sort(key=lambda item: item["check"])
+    assert found[0] == found[1]
+
+
 def outcome(status: str, **changed: Any) -> Outcome:
     return Outcome("test_x", "numpy", 1, ["A-1"], status)._replace(**changed)
 

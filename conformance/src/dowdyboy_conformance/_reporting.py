@@ -8,6 +8,9 @@ import pytest
 
 from ._report import FAILED, NOT_APPLICABLE, PASSED, Outcome, Report, as_text
 
+TOGETHER = "together-"
+"""What the groups of checks begin with that share runs of several processes; pytest-xdist adds it to their names."""
+
 
 class Reporting:
     """Collects what the checks have shown, writes the reports, and prints the table of topics.
@@ -15,11 +18,13 @@ class Reporting:
     Args:
         paths: the files to write.
         modules: for each backend, as ``--backend`` calls it, the import name of its distribution.
+        whole: whether all checks were asked for.
     """
 
-    def __init__(self, paths: list[Path], modules: dict[str, str]) -> None:
+    def __init__(self, paths: list[Path], modules: dict[str, str], whole: bool) -> None:
         self._paths = paths
         self._report = Report(modules)
+        self._report.whole = whole
 
     def pytest_deselected(self) -> None:
         """Notes that the run isn't of the whole suite."""
@@ -34,7 +39,7 @@ class Reporting:
         reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
         self._report.add(
             Outcome(
-                report.nodeid.rpartition("/")[2],
+                report.nodeid.partition(f"@{TOGETHER}")[0].rpartition("/")[2],
                 str(known["backend"]),
                 int(str(known["processes"])),
                 str(known["clauses"]).split(),

@@ -13,7 +13,7 @@ from ._clauses import CLAUSES
 from ._golden import Golden
 from ._harness import Harness
 from ._report import WRITERS
-from ._reporting import Reporting
+from ._reporting import TOGETHER, Reporting
 from ._together import SCENARIOS, Together
 
 pytest.register_assert_rewrite("dowdyboy_conformance.checks")
@@ -63,13 +63,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_HARNESSES] = {name: load_harness(name) for name in names}
     if config.getoption("rewrite_golden") and names != ["numpy"]:
         raise pytest.UsageError("--rewrite-golden needs --backend numpy: the reference says what is right")
-    paths = config.getoption("report")
+    paths = [] if hasattr(config, "workerinput") else config.getoption("report")  # of pytest-xdist the main process
     for path in paths:
         if path.suffix not in WRITERS:
             raise pytest.UsageError(f"--report {path}: its name must end with one of {', '.join(WRITERS)}")
     if paths:
         modules = {name: harness.module for name, harness in config.stash[_HARNESSES].items()}
-        config.pluginmanager.register(Reporting(paths, modules), "dowdyboy_conformance_report")
+        whole = not (config.getoption("keyword") or config.getoption("markexpr"))
+        config.pluginmanager.register(Reporting(paths, modules, whole), "dowdyboy_conformance_report")
 
 
 def load_harness(name: str) -> Harness:
@@ -134,7 +135,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if problems:
         raise pytest.UsageError("\n".join(sorted(set(problems))))
     for item in checks:
-        item.user_properties += _properties(item)
+        properties = _properties(item)
+        item.user_properties += properties
+        if "together" in getattr(item, "fixturenames", ()) and config.pluginmanager.hasplugin("xdist"):
+            # What several processes saw together is seen once: so its checks are for one worker of pytest-xdist.
+            item.add_marker(pytest.mark.xdist_group(f"{TOGETHER}{dict(properties)['backend']}"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -115,9 +115,11 @@ class Backend(ABC):
     def set_rng_state(self, state: Any) -> None:
         """Puts such a state back."""
 
-    def remember_rng(self) -> Callable[[], None]:
-        """A function that puts those generators back to where they are now; called for each batch, and so quick."""
-        return partial(self.set_rng_state, self.get_rng_state())
+    def set_rng_aside(self, seed: int) -> Callable[[], None]:
+        """Seeds those generators, and gives a function that puts them back; for each batch, and so quick."""
+        state = self.get_rng_state()
+        self.seed(seed)
+        return partial(self.set_rng_state, state)
 
     # ---- data
 

@@ -35,18 +35,30 @@ class _Pace:
     """How many batches lie between two questions: as many as take about ``PERIOD``, in all processes equally many."""
 
     def __init__(self) -> None:
-        self.interval = self.left = 1
-        self._since = time.monotonic()
+        self._interval = self._left = 1
+        self.begin()
+
+    def begin(self) -> None:
+        """Begins to measure: what lies before is no time of batches."""
+        self._done, self._since = 0, time.monotonic()
+
+    def is_over(self) -> bool:
+        """Counts a batch; whether it is time for a question."""
+        self._done += 1
+        self._left -= 1
+        return self._left <= 0
 
     def wanted(self) -> int:
         """The interval that suits this process."""
+        if not self._done:
+            return self._interval
         spent = max(time.monotonic() - self._since, 1e-6)
-        return max(1, min(2 * self.interval, int(self.interval * PERIOD / spent)))
+        return max(1, min(2 * self._interval, int(self._done * PERIOD / spent)))
 
     def settle(self, interval: int) -> None:
         """Begins an interval that all processes agree on."""
-        self.interval = self.left = interval
-        self._since = time.monotonic()
+        self._interval = self._left = interval
+        self.begin()
 
 
 class Stopping:
@@ -127,6 +139,10 @@ class Stopping:
         self._asked = False
         return self._verdict
 
+    def begin(self, phase: str) -> None:
+        """Tells that batches follow, one after another."""
+        self._paces[phase].begin()
+
     def ask(self, phase: str) -> None:
         """Asks the other processes for this batch if it is time to, once, for ``after_batch`` to tell.
 
@@ -137,9 +153,7 @@ class Stopping:
         if self._alone or self._asked:
             return
         self._asked = True
-        pace = self._paces[phase]
-        pace.left -= 1
-        self._verdict = self._ask(phase, done=False)[0] if pace.left <= 0 else None
+        self._verdict = self._ask(phase, done=False)[0] if self._paces[phase].is_over() else None
 
     def after_all(self, phase: str) -> int | None:
         """The same at the end of a phase in which some processes have more batches than others."""

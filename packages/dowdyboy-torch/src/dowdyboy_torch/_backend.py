@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +110,17 @@ class TorchBackend(Backend):
         if self._device.type == "cuda" and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([_state.to_tensor(item) for item in state["cuda"]])
 
-    def remember_rng(self) -> Callable[[], None]:
+    def set_rng_aside(self, seed: int) -> Callable[[], None]:
         if self._device.type == "cuda":
-            return super().remember_rng()
-        return partial(torch.set_rng_state, torch.get_rng_state())
+            return super().set_rng_aside(seed)
+        generator = torch.default_generator
+        state = generator.get_state()
+        generator.manual_seed(seed)
+
+        def put_back() -> None:
+            generator.set_state(state)
+
+        return put_back
 
     # ---- data
 
