@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 
@@ -21,11 +21,11 @@ class Job:
         self.now = 100.0
         self.asked: list[float] = []
         monkeypatch.setattr(_stopping.time, "monotonic", lambda: self.now)
-        self.stopping = Stopping(self._gather, 0, 2)
+        self.stopping = Stopping(self._largest, 0, 2)
 
-    def _gather(self, value: Any) -> list[Any]:
+    def _largest(self, numbers: Sequence[int]) -> Sequence[int]:
         self.asked.append(self.now)
-        return [value, value]
+        return numbers
 
     def run(self, batches: int, seconds: float, phase: str = "train") -> None:
         """Runs batches of so many seconds each."""

@@ -89,6 +89,10 @@ class Backend(ABC):
         """A value of every process, in the order of the ranks: a tree, as ``_state`` describes them."""
         return [value]
 
+    def largest(self, numbers: Sequence[int]) -> list[int]:
+        """For each place the largest of the numbers that the processes give; asked now and then between two batches."""
+        return list(map(max, zip(*self.gather(list(numbers)), strict=True)))
+
     def barrier(self) -> None:
         """Waits until every process has come here."""
         return None

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PERIOD = 0.5
 """Seconds from one time to the next that several processes ask one another whether to stop.
 
-To ask takes about a millisecond, so that doing it after every batch would be felt where batches are short.
+To ask takes some tenths of a millisecond, so that doing it after every batch would be felt where batches are short.
 """
 
 _ECHO = 1.0  # Seconds: launchers and terminals signal a process twice for one thing.
@@ -65,7 +65,7 @@ class Stopping:
     """Whether to stop, and when.
 
     Args:
-        gather: brings together one value of each process.
+        largest: gives for each place the largest of the numbers that the processes give.
         rank: the number of this process.
         world_size: how many there are.
         then: what else to do when the first signal comes.
@@ -73,12 +73,12 @@ class Stopping:
 
     def __init__(
         self,
-        gather: Callable[[Any], list[Any]],
+        largest: Callable[[Sequence[int]], Sequence[int]],
         rank: int,
         world_size: int,
         then: Callable[[], None] | None = None,
     ) -> None:
-        self._gather = gather
+        self._largest = largest
         self._alone = world_size == 1
         self._tells = rank == 0
         self._then = then
@@ -166,10 +166,9 @@ class Stopping:
 
     def _ask(self, phase: str, *, done: bool) -> tuple[int | None, bool]:
         pace = self._paces[phase]
-        answers = self._gather((self._received, pace.wanted(), done))
-        pace.settle(min(wanted for _, wanted, _ in answers))
-        received = [signum for signum, _, _ in answers if signum is not None]
-        return received[0] if received else None, all(done for _, _, done in answers)
+        signum, shortest, going_on = self._largest((self._received or 0, -pace.wanted(), not done))
+        pace.settle(-shortest)
+        return signum or None, not going_on
 
 
 def _end_by(signum: int) -> None:

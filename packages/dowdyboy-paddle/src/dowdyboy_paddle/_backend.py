@@ -73,6 +73,9 @@ class PaddleBackend(Backend):
     def gather(self, value: Any) -> list[Any]:
         return [value] if self.world_size == 1 else _distributed.gather(value)
 
+    def largest(self, numbers: Sequence[int]) -> list[int]:
+        return list(numbers) if self.world_size == 1 else _distributed.largest(numbers)
+
     def barrier(self) -> None:
         self.gather(None)
 
