@@ -9,7 +9,6 @@ import re
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -229,6 +228,8 @@ class FolderReader:
     @contextmanager
     def _opened(self, name: str) -> Iterator[tuple[Take, int]]:
         """Gives what reads a file bit by bit, and its size; once all is read, its digest is compared."""
+        from concurrent.futures import ThreadPoolExecutor
+
         path, digest = self._measured(name), hashlib.sha256()
         try:
             # Hashing takes longer than reading, and so is done by a thread while the rest is read.

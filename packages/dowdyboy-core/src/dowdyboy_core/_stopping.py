@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -194,6 +193,8 @@ class WorkerInit:
 
     def __call__(self, worker_id: int) -> None:
         """Runs in the worker, at its start."""
+        import multiprocessing
+
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if _TELLS_SENDER:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

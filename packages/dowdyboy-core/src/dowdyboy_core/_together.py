@@ -7,17 +7,17 @@ not something that they wait for until a collective gives up, which may take hal
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._errors import SetupError
 from ._stopping import SIGNALS, Stopped, Stopping
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 _END = "the end of the program"
 
@@ -60,6 +60,8 @@ def apart_on_error() -> Iterator[None]:
 
 def run_spawned(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     """Runs ``function(*args)`` in a process that ``spawn`` has started, as a launcher's process would."""
+    import multiprocessing
+
     # It was started afresh, and loaders would start their workers so, too, which needs data that can be sent to them.
     multiprocessing.set_start_method(None, force=True)
     with apart_on_error():
@@ -82,6 +84,8 @@ def wait_for_spawned(spawned: Spawned) -> None:
     Both frameworks would do it, with SIGTERM alone. Paddle's handler of it may hang, and a process that waits for
     another one in a collective comes to no handler of Python's: they, and who waits for them, would stay for ever.
     """
+    from multiprocessing.connection import wait
+
     failed = None
 
     def pass_on() -> None:
