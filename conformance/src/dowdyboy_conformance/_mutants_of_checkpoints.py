@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from contextlib import nullcontext
 from typing import Any
 
@@ -132,20 +131,27 @@ class SavedByASignal(Mutant):
 
 @caught("C-20", "test_a_checkpoint_can_be_waited_for")
 class NotWaitedFor(Mutant):
-    """Doesn't wait for the checkpoint under way, which takes some time."""
+    """Leaves a checkpoint until the next one comes, also where it is waited for."""
 
     def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def start(job: Any) -> None:
-                def slowly() -> None:
-                    time.sleep(0.1)
-                    job()
+        left: list[Any] = []
 
-                original(slowly)
+        def make_start(original: Any) -> Any:
+            def start(job: Any) -> None:
+                trainer._writer.wait()
+                left.append(job)
 
             return start
 
-        change(trainer._writer, "start", make)
+        def make_wait(original: Any) -> Any:
+            def wait() -> None:
+                while left:
+                    left.pop()()
+
+            return wait
+
+        change(trainer._writer, "start", make_start)
+        change(trainer._writer, "wait", make_wait)
         change(trainer, "wait_for_checkpoint", nothing)
 
 
