@@ -84,8 +84,6 @@ def wait_for_spawned(spawned: Spawned) -> None:
     Both frameworks would do it, with SIGTERM alone. Paddle's handler of it may hang, and a process that waits for
     another one in a collective comes to no handler of Python's: they, and who waits for them, would stay for ever.
     """
-    from multiprocessing.connection import wait
-
     failed = None
 
     def pass_on() -> None:
@@ -98,11 +96,11 @@ def wait_for_spawned(spawned: Spawned) -> None:
         with here.listening():
             running = dict(spawned.sentinels)
             while running and failed is None:
-                ended = [running.pop(sentinel) for sentinel in wait(list(running))]
+                ended = [running.pop(sentinel) for sentinel in _wait(list(running), None)]
                 failed = next((index for index in ended if _status(spawned.processes[index])), None)
             stopped = here.received or _signal_of(failed, spawned.processes)
             if stopped is not None:  # the others are at their end, too, and write what is left
-                wait(list(running), None if here.received else _GRACE)
+                _wait(list(running), None if here.received else _GRACE)
     finally:
         _end(spawned.processes)
     if stopped is not None:
@@ -111,6 +109,12 @@ def wait_for_spawned(spawned: Spawned) -> None:
         spawned.sentinels = {spawned.processes[failed].sentinel: failed}
     while not spawned.join():
         pass
+
+
+def _wait(sentinels: list[Any], timeout: float | None) -> list[Any]:
+    from multiprocessing.connection import wait  # here, since only processes that have started others need it
+
+    return wait(sentinels, timeout)
 
 
 def _signal_of(failed: int | None, processes: list[BaseProcess]) -> int | None:
