@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +132,10 @@ class BatchesSeededAlike(Mutant):
     """Seeds the reading of every batch alike."""
 
     def alter(self, patch: MonkeyPatch) -> None:
-        change(_data.ReadBatch, "_seeded", lambda original: lambda self, seed: original(self, 7), patch)
+        def make(original: Any) -> Any:
+            return lambda self, keys: original(self, [_data.BatchKey(7, key.indices) for key in keys])
+
+        change(_data.ReadBatch, "__call__", make, patch)
 
 
 @caught("S-4", "test_augmentation_depends_on_neither_workers_nor_restart")
@@ -145,9 +147,9 @@ class WorkersUnseeded(Mutant):
 
     def alter(self, patch: MonkeyPatch) -> None:
         def make(original: Any) -> Any:
-            def seeded(self: Any, seed: int) -> Any:
-                return original(self, seed) if os.getpid() == self._home else nullcontext()
+            def read(self: Any, keys: Any) -> Any:
+                return original(self, keys) if os.getpid() == self._home else self._read(keys[0].indices)
 
-            return seeded
+            return read
 
-        change(_data.ReadBatch, "_seeded", make, patch)
+        change(_data.ReadBatch, "__call__", make, patch)

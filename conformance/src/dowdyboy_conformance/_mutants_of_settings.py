@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
+import difflib
 from typing import TYPE_CHECKING, Any
 
 from dowdyboy_core import ConfigError, TrainerConfig, _config, _surface
@@ -36,7 +36,7 @@ class NoNearestField(Mutant):
     """Doesn't say which field may have been meant."""
 
     def alter(self, patch: MonkeyPatch) -> None:
-        change(_config, "difflib", lambda original: SimpleNamespace(get_close_matches=lambda *_: []), patch)
+        change(difflib, "get_close_matches", lambda original: lambda *_: [], patch)
 
 
 @caught("F-3", "test_a_bad_value_is_refused_at_once")

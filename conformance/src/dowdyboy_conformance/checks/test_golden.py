@@ -51,9 +51,9 @@ class Recorder:
     def train_step(self, trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
         """Hook."""
         self.note(f"train {bat_idx} {global_step}")
+        trainer.log({"step/half": global_step / 2}, global_step)
         if global_step == self.kill_at:
             raise Killed
-        trainer.log({"step/half": global_step / 2}, global_step)
         trainer.set_records({"vector": np.arange(3) + global_step})
         trainer.set_bar_state({"half": global_step / 2})
         return self.run.train_step(trainer, bat, bat_idx, global_step)
