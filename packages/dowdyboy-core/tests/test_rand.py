@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 import math
 import os
@@ -275,3 +276,10 @@ def test_a_generator_without_random_is_refused() -> None:
 def test_numbered_seeds_are_derived_seeds(seed: int, keys: list[int | str], number: int) -> None:
     seed_of = numbered_seeds(seed, *keys)
     assert [seed_of(number), seed_of(0)] == [derive_seed(seed, *keys, number), derive_seed(seed, *keys, 0)]
+
+
+def test_a_text_that_is_a_member_of_an_enumeration_counts_as_the_text() -> None:
+    class Phase(str, enum.Enum):
+        TRAIN = "train"
+
+    assert derive_seed(0, Phase.TRAIN) == derive_seed(0, "train")

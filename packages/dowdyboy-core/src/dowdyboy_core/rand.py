@@ -80,11 +80,10 @@ def _begin_seed(*keys: int | str) -> Callable[..., int]:
 
 
 def _encode_key(key: int | str) -> str:
-    kind = type(key)
-    if kind is int:
+    if type(key) is int:
         return f"i{key};"
     if isinstance(key, str):
-        return f"s{len(key)}:{str(key) if kind is not str else key}"
+        return f"s{len(key)}:{str.__str__(key)}"  # an enumeration's own would give its name
     try:
         number = None if isinstance(key, bool) else operator.index(key)
     except TypeError:
