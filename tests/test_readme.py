@@ -264,9 +264,8 @@ def test_the_backends_have_no_other_members() -> None:
         assert {name for name in dir(native) if name[0] != "_"} == {name for name in dir(Trainer) if name[0] != "_"}
 
 
-REPORT = (
-    ROOT / "output" / "conformance.json"
-)  # of `hatch run conformance`, which `hatch run test` runs before the tests
+# What `hatch run conformance` writes, which `hatch run test` runs before the tests.
+REPORT = ROOT / "output" / "conformance.json"
 
 
 @both

@@ -58,25 +58,28 @@ def derive_seed(seed: int | str, *keys: int | str) -> int:
     Raises:
         ConfigError: A value is neither an integer nor a text.
     """
-    return _begin_seed(seed, *keys)()
+    return _seed_of(_hash(seed, *keys))
 
 
 def numbered_seeds(seed: int | str, *keys: int | str) -> Callable[[int], int]:
     """Gives ``derive_seed(seed, *keys, number)`` for one number after another, in a third of the time."""
-    return _begin_seed(seed, *keys)
+    begun = _hash(seed, *keys)
+
+    def seed_of(number: int) -> int:
+        whole = begun.copy()
+        whole.update(_encode_key(number).encode())
+        return _seed_of(whole)
+
+    return seed_of
 
 
-def _begin_seed(*keys: int | str) -> Callable[..., int]:
+def _hash(*keys: int | str) -> blake2b:
     # surrogatepass: a file name that is not valid UTF-8 comes as lone surrogates.
-    begun = blake2b("".join(map(_encode_key, keys)).encode("utf-8", "surrogatepass"), digest_size=8)
+    return blake2b("".join(map(_encode_key, keys)).encode("utf-8", "surrogatepass"), digest_size=8)
 
-    def end(number: int | None = None) -> int:
-        digest = begun.copy()
-        if number is not None:
-            digest.update(b"i%d;" % number)
-        return int.from_bytes(digest.digest(), "big") >> 1
 
-    return end
+def _seed_of(whole: blake2b) -> int:
+    return int.from_bytes(whole.digest(), "big") >> 1
 
 
 def _encode_key(key: int | str) -> str:
