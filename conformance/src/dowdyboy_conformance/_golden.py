@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ._resuming import read_index
+
 FOLDER = Path(__file__).with_name("golden")
 
 _OWN = re.compile(r"log/|checkpoint/.*/(optimizer_\d+|rng)\.safetensors")
@@ -55,7 +57,7 @@ def files(out_dir: Path) -> Iterator[str]:
         elif path.suffix == ".jsonl":
             yield from path.read_text(encoding="utf-8").splitlines()
         elif path.name == "checkpoint.json":
-            index = json.loads(path.read_text(encoding="utf-8"))
+            index = read_index(path.parent)
             yield json.dumps({key: value for key, value in sorted(index.items()) if key not in _VOLATILE})
 
 

@@ -13,7 +13,7 @@ from dowdyboy_core import _data, _order
 from dowdyboy_core._rng import RandomStreams
 from dowdyboy_core.rand import derive_seed
 
-from ._mutation import Mutant, caught, change, nothing
+from ._mutation import Mutant, caught, change, change_loaders, nothing
 from .reference.framework.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -25,14 +25,7 @@ class RolesAlike(Mutant):
     """Takes the order of validation and of tests from the seed of training."""
 
     def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def set_loader(role: str, loader: Any) -> None:
-                original(role, loader)
-                trainer._parts.loaders[role]._seed = derive_seed(trainer.config.seed, "train")
-
-            return set_loader
-
-        change(trainer._parts, "set_loader", make)
+        change_loaders(trainer, lambda loader: setattr(loader, "_seed", derive_seed(trainer.config.seed, "train")))
 
 
 @caught("D-3", "test_a_short_last_batch_is_the_loaders_choice")
@@ -62,16 +55,11 @@ class StreamRunsOn(Mutant):
     """Starts a stream once, and reads on in it."""
 
     def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def set_loader(role: str, loader: Any) -> None:
-                original(role, loader)
-                opened = trainer._parts.loaders[role]
-                running = opened._parts.batches()
-                opened._parts = replace(opened._parts, batches=lambda: running)
+        def spoil(loader: Any) -> None:
+            running = loader._parts.batches()
+            loader._parts = replace(loader._parts, batches=lambda: running)
 
-            return set_loader
-
-        change(trainer._parts, "set_loader", make)
+        change_loaders(trainer, spoil)
 
 
 @caught("D-7", "test_a_batch_sampler_is_told_the_epoch")

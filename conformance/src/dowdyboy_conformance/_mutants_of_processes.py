@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
-from ._mutation import Mutant, caught, change, nothing
+from ._mutation import Mutant, caught, change, change_loaders, nothing
 from .reference import _distributed
 
 
@@ -16,7 +16,7 @@ class EverythingEverywhere(Mutant):
     scenario = "dealing"
 
     def spoil(self, trainer: Any) -> None:
-        _change_loader(trainer, "train", lambda loader: setattr(loader, "_share", type(loader._share)(0, 1)))
+        change_loaders(trainer, lambda loader: setattr(loader, "_share", type(loader._share)(0, 1)), "train")
 
 
 @caught("W-4", "test_evaluation_is_that_of_one_process_to_the_last_bit")
@@ -26,19 +26,7 @@ class EvaluationFilledUp(Mutant):
     scenario = "evaluation"
 
     def spoil(self, trainer: Any) -> None:
-        _change_loader(trainer, "test", lambda loader: setattr(loader, "_fill_up", True))
-
-
-def _change_loader(trainer: Any, role: str, spoil: Any) -> None:
-    def make(original: Any) -> Any:
-        def set_loader(which: str, loader: Any) -> None:
-            original(which, loader)
-            if which == role:
-                spoil(trainer._parts.loaders[role])
-
-        return set_loader
-
-    change(trainer._parts, "set_loader", make)
+        change_loaders(trainer, lambda loader: setattr(loader, "_fill_up", True), "test")
 
 
 @caught("W-3", "test_training_batches_are_dealt_out")
@@ -59,7 +47,7 @@ class AugmentedByRank(Mutant):
             if hasattr(loader, "_keys"):
                 change(loader, "_keys", make)
 
-        _change_loader(trainer, "train", spoil)
+        change_loaders(trainer, spoil, "train")
 
 
 @caught("W-5", "test_evaluation_is_that_of_one_process_to_the_last_bit")

@@ -7,7 +7,7 @@ import random
 import threading
 from typing import Any
 
-from ._mutation import Mutant, caught, change, nothing
+from ._mutation import Mutant, caught, change, change_loaders, nothing
 
 
 @caught("B-5", "test_the_best_epoch")
@@ -166,14 +166,7 @@ class SeedIgnored(Mutant):
     """Takes the order of an epoch from the epoch alone."""
 
     def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def set_loader(role: str, loader: Any) -> None:
-                original(role, loader)
-                trainer._parts.loaders[role]._seed = 0
-
-            return set_loader
-
-        change(trainer._parts, "set_loader", make)
+        change_loaders(trainer, lambda loader: setattr(loader, "_seed", 0))
 
 
 @caught("D-2", "test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch")
@@ -182,17 +175,9 @@ class EpochIgnored(Mutant):
 
     def spoil(self, trainer: Any) -> None:
         def make(original: Any) -> Any:
-            def set_loader(role: str, loader: Any) -> None:
-                original(role, loader)
-                change(
-                    trainer._parts.loaders[role],
-                    "epoch",
-                    lambda epoch_of: lambda epoch, start=0: epoch_of(min(epoch, 1), start),
-                )
+            return lambda epoch, start=0: original(min(epoch, 1), start)
 
-            return set_loader
-
-        change(trainer._parts, "set_loader", make)
+        change_loaders(trainer, lambda loader: change(loader, "epoch", make))
 
 
 @caught("S-5", "test_nothing_but_the_hooks_draws")

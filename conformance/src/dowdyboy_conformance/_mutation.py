@@ -43,6 +43,20 @@ def nothing(original: Any) -> Any:
     return lambda *args, **named: None
 
 
+def change_loaders(trainer: Any, spoil: Callable[[Any], Any], *roles: str) -> None:
+    """Has ``spoil`` change the loaders that a trainer is given from here on, all of them or those of some roles."""
+
+    def make(original: Any) -> Any:
+        def set_loader(role: str, loader: Any) -> None:
+            original(role, loader)
+            if not roles or role in roles:
+                spoil(trainer._parts.loaders[role])
+
+        return set_loader
+
+    change(trainer._parts, "set_loader", make)
+
+
 class Spoilt:
     """Mixed into a harness, it has something spoilt.
 

@@ -28,7 +28,7 @@ _HARNESSES = pytest.StashKey[dict[str, Harness]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds ``--backend`` and ``--report``."""
+    """Adds ``--backend``, ``--report`` and ``--rewrite-golden``."""
     group = parser.getgroup("dowdyboy conformance")
     group.addoption(
         "--report",

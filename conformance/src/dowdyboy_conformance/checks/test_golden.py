@@ -13,11 +13,8 @@ import pytest
 from dowdyboy_conformance._golden import Golden, files
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build, config, data, layers
+from dowdyboy_conformance._resuming import Killed
 from dowdyboy_core import DowdyboyError, TrainerConfig
-
-
-class Killed(Exception):
-    """Ends a run in the middle."""
 
 
 class Recorder:
@@ -121,10 +118,6 @@ def test_the_trace_of_a_run_that_was_killed_and_resumed(harness: Harness, golden
     golden("resumed", [*lines, "", *files(tmp_path), "", *curves(harness, tmp_path)])
 
 
-def _trainer(harness: Harness, out_dir: Path, **settings: Any) -> Any:
-    return harness.make_trainer(config(out_dir, **settings))
-
-
 def _steps(run: Run, give: Callable[[Any], Any]) -> Callable[[], Any]:
     return lambda: run.trainer.fit(lambda trainer, bat, bat_idx, step: give(run.model(bat[0])))
 
@@ -133,7 +126,7 @@ def _mistakes(harness: Harness, out_dir: Path) -> dict[str, Callable[[], Any]]:
     """What people do by mistake, in words, and the call."""
 
     def trainer(**settings: Any) -> Any:
-        return _trainer(harness, out_dir, **settings)
+        return harness.make_trainer(config(out_dir, **settings))
 
     def run(**settings: Any) -> Any:
         return build(harness, out_dir, **settings)
