@@ -13,11 +13,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from measuring import spread
 from reporting import Report
 
 WORKER = Path(__file__).with_name("checkpoints_worker.py")
@@ -98,10 +98,6 @@ def weigh(framework: str, args: argparse.Namespace) -> list[dict[str, Any]]:
         for what, found in peaks.items()
         if found
     ]
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": median(values), "min": min(values), "max": max(values)}
 
 
 def say(values: dict[str, float], digits: int) -> str:

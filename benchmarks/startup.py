@@ -7,10 +7,8 @@ It measures and doesn't judge: the exit code is 0 unless something fails. What i
 
 from __future__ import annotations
 
-import compileall
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +40,6 @@ FURTHER: dict[str, list[tuple[str, str, str, str]]] = {
 LOOPS = ("hand-written", "hand-written + bar", "ours, silent", "ours: bar with the loss, a record each step")
 
 
-def compile_as_pip_does(names: Sequence[str]) -> None:
-    """Compiles packages to bytecode, which pip does where it installs and Python may do at an import, or may not."""
-    for name in names:
-        spec = find_spec(name)
-        if spec is None:
-            raise ModuleNotFoundError(f"{name} is not installed.")
-        for folder in spec.submodule_search_locations or ():
-            compileall.compile_dir(folder, quiet=1)
-
-
 def is_installed(name: str) -> bool:
     try:
         distribution(name)
@@ -81,7 +69,6 @@ def drawn_in(name: str) -> set[str]:
 
 def measure_imports(chosen: list[str], rounds: int, clock: str) -> dict[str, dict[str, Any]]:
     """For each module the milliseconds that importing it takes, once the one below it is there; in fresh processes."""
-    compile_as_pip_does([CORE[0], *(OURS[framework][0] for framework in chosen)])
     cases = [CORE]
     for framework in chosen:
         cases += [OURS[framework], *(case for case in FURTHER[framework] if is_installed(case[2]))]
