@@ -57,6 +57,11 @@ def difference(figures: dict[str, list[float]], one: str, other: str) -> float:
     return median((a - b) * 1e6 for a, b in zip(figures[one], figures[other], strict=True))
 
 
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """The median over the rounds."""
+    return median(one / other for one, other in zip(ours, theirs, strict=True))
+
+
 def steps(figures: dict[str, Any]) -> Iterator[Goal]:
     for framework, shown in zip(FRAMEWORKS, (10, 15), strict=True):
         for data, where in (("tensors", "from a DataLoader"), ("batches", "the loop alone")):
@@ -93,9 +98,8 @@ def startup(figures: dict[str, Any]) -> Iterator[Goal]:
 def data(figures: dict[str, Any]) -> Iterator[Goal]:
     for framework in FRAMEWORKS:
         for case in figures["frameworks"][framework]["rates"]:
-            ratio = median(one / other for one, other in zip(case["ours"], case["plain"], strict=True))
             what = f"samples a second, {case['kind']}, {case['workers']} workers, ours : DataLoader"
-            yield Goal(what, 0.98, "", ratio, framework, least=True)
+            yield Goal(what, 0.98, "", ratio(case["ours"], case["plain"]), framework, least=True)
         ours = figures["frameworks"][framework]["orders"]["ours"]
         what = f"the order of {figures['samples']:,} samples"
         yield Goal(what, 0.5, "s", median(part["seconds"] for part in ours), framework)
@@ -126,8 +130,8 @@ def checkpoints(figures: dict[str, Any]) -> Iterator[Goal]:
             ("writes", "theirs", "a checkpoint is written, in saves of the framework's"),
             ("loads cold", "theirs", "a checkpoint is loaded, in loads of the framework's"),
         ):
-            ours, theirs = (median(rows[framework, what, contender]) for contender in ("ours", other))
-            yield Goal(says, 1, "", ours / theirs, framework)
+            ours, theirs = (rows[framework, what, contender] for contender in ("ours", other))
+            yield Goal(says, 1, "", ratio(ours, theirs), framework)
         for found in figures["memory"]:
             if found["framework"] == framework and found["what"] == "ours saves":
                 yield Goal("memory of a save, in copies of the state", 1.01, "", found["copies"], framework)
