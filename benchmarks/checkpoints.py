@@ -13,10 +13,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from measuring import spread
+from reporting import Report
 
 WORKER = Path(__file__).with_name("checkpoints_worker.py")
 REFERENCES = {
@@ -39,6 +41,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9, help="timings of each contender (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=3, help="for the memory of each (default: %(default)s)")
     parser.add_argument("--dir", type=Path, help="a folder on the disk to measure (default: the temporary folder)")
+    parser.add_argument("--out", type=Path, help="write tables and figures to this folder")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     found = parser.parse_args()
     if min(found.megabytes, found.rounds) < 1 or found.processes < 0:
@@ -97,10 +100,6 @@ def weigh(framework: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": median(values), "min": min(values), "max": max(values)}
-
-
 def say(values: dict[str, float], digits: int) -> str:
     return "{median:.{n}f} [{min:.{n}f}, {max:.{n}f}]".format(n=digits, **values)
 
@@ -117,12 +116,6 @@ def say_memory(row: dict[str, Any]) -> list[str]:
     return [row["framework"], row["what"], peak, f"{row['copies']:.2f}"]
 
 
-def print_table(headings: Sequence[str], rows: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    for line in [headings, ["-" * width for width in widths], *rows]:
-        print(" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
 def main() -> None:
     args = options()
     rows: list[dict[str, Any]] = []
@@ -132,13 +125,16 @@ def main() -> None:
         rows += time_it(framework, args)
         print(f"{framework}, memory ...", file=sys.stderr, flush=True)
         memory += weigh(framework, args)
-    print(f"\nSeconds, for a state of {args.megabytes} MB, in {args.rounds} rounds\n")
-    print_table(HEADINGS, [say_row(row) for row in rows])
+    report = Report("checkpoints", args.out)
+    report.say(f"Seconds, for a state of {args.megabytes} MB, in {args.rounds} rounds")
+    report.table(HEADINGS, [say_row(row) for row in rows])
     if memory:
-        print(f"\nMemory above the live state, in {args.processes} processes each\n")
-        print_table(HEADINGS_OF_MEMORY, [say_memory(row) for row in memory])
+        report.say(f"Memory above the live state, in {args.processes} processes each")
+        report.table(HEADINGS_OF_MEMORY, [say_memory(row) for row in memory])
+    about = {"megabytes": args.megabytes, "rounds": args.rounds, "processes": args.processes}
+    report.keep(**about, rows=rows, memory=memory)
+    report.close()
     if args.json is not None:
-        about = {"megabytes": args.megabytes, "rounds": args.rounds, "processes": args.processes}
         args.json.write_text(json.dumps({**about, "rows": rows, "memory": memory}, indent=1) + "\n", encoding="utf-8")
 
 

@@ -22,21 +22,24 @@ from measuring import CLOCKS, hand_over, terminal, turns
 from steps_cases import CONTENDERS, LEAD, TAIL, Block, Job
 
 
-def time_block(job: Job, block: Block) -> tuple[float, float]:
-    """Trains one block; gives the seconds of a timed step, their mean and their median."""
+def time_block(job: Job, block: Block) -> tuple[float, float, float]:
+    """Trains one block; gives the seconds of a timed step, mean and median, and those besides the block's steps."""
     gc.collect()  # so that nobody sweeps up what another left
     job.marks.clear()
+    began = job.clock()
     block()
+    whole = job.clock() - began
     expected = LEAD + job.steps + TAIL
     if len(job.marks) != expected:
         raise RuntimeError(f"A block of {expected} steps ran {len(job.marks)} of them.")
     marks = job.marks[LEAD : LEAD + job.steps + 1]
-    return (marks[-1] - marks[0]) / job.steps, median(after - before for before, after in pairwise(marks))
+    mean = (marks[-1] - marks[0]) / job.steps
+    return mean, median(after - before for before, after in pairwise(marks)), whole - mean * expected
 
 
-def measure(jobs: dict[str, tuple[Job, Block]], rounds: int) -> dict[str, list[tuple[float, float]]]:
+def measure(jobs: dict[str, tuple[Job, Block]], rounds: int) -> dict[str, list[tuple[float, float, float]]]:
     """Seconds of each contender's steps, one block of each a round."""
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
+    seconds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in jobs}
     for warm_up in jobs.values():
         time_block(*warm_up)
     gc.freeze()
@@ -72,9 +75,12 @@ def compare(framework: Any, data: str, rounds: int, steps: int, clock: str, want
                 jobs[item.name] = job, item.make(job)
         seconds = measure(jobs, rounds)
         digests = check_weights(framework, jobs)
-    means = {contender: [mean for mean, _ in values] for contender, values in seconds.items()}
-    medians = {contender: [middle for _, middle in values] for contender, values in seconds.items()}
-    return {"means": means, "medians": medians, "digests": digests}
+    kinds = ("means", "medians", "besides")
+    figures = {
+        kind: {contender: [value[place] for value in values] for contender, values in seconds.items()}
+        for place, kind in enumerate(kinds)
+    }
+    return {**figures, "digests": digests}
 
 
 def main(name: str, kinds: str, rounds: str, steps: str, clock: str, modules: str, only: str, file: str) -> None:

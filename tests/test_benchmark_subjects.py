@@ -22,7 +22,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SUBJECTS = re.findall(r'"(\w+)"', re.findall(r"SUBJECTS = (.*)", (BENCHMARKS / "run_all.py").read_text())[0])
 CHARTS = {"steps": ["steps_batches", "steps_tensors", "steps_own"]}
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # all of them run in the first test
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # all of them run in the first test
 
 Ran = dict[str, tuple[str, Path]]
 
@@ -130,3 +130,7 @@ def test_a_contender_that_trains_something_else_is_found(tmp_path: Path) -> None
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = run("steps.py", *options, code=1, PYTHONPATH=path)
     assert "These should have ended with the same weights" in done.stderr
+
+
+def test_the_page_of_results_says_what_the_results_say() -> None:
+    run("paste.py", "--check")

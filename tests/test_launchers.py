@@ -167,7 +167,7 @@ def test_spawn_raises_soon_and_says_why(
     check_end(job, tmp_path, (*said, "chosen.package.spawn("))  # it was raised in the process that called spawn
 
 
-@pytest.mark.parametrize("how", ["kill_at", "stop_at"])
+@pytest.mark.parametrize("how", ["kill_at", pytest.param("stop_at", marks=pytest.mark.long)])
 def test_a_restarted_job_ends_in_the_same_bits(framework: str, tmp_path: Path, how: str) -> None:
     # 6 steps an epoch: the second process is killed, or all raise, in the second epoch, one step after a checkpoint.
     settings: dict[str, Any] = {"kind": "dropout", "count": 24, "batch_size": 2, "epoch": 3, "save_steps": 2}

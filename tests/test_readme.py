@@ -264,6 +264,32 @@ def test_the_backends_have_no_other_members() -> None:
         assert {name for name in dir(native) if name[0] != "_"} == {name for name in dir(Trainer) if name[0] != "_"}
 
 
+# What `hatch run conformance` writes, which `hatch run test` runs before the tests.
+REPORT = ROOT / "output" / "conformance.json"
+
+
+@both
+def test_the_table_of_clauses_is_what_the_suite_has_shown(readme: Path) -> None:
+    if not REPORT.exists():
+        pytest.skip("the conformance suite has not been run")
+    report = json.loads(REPORT.read_text(encoding="utf-8"))
+    if not report["complete"]:
+        pytest.skip("the conformance suite was run in part")
+    signs = {"passed": "✓", "failed": "✗", "not applicable": "n/a"}
+    for name, count, *cells in rows(readme, "conformance"):
+        clauses = [results for clause, results in report["clauses"].items() if clause.startswith(f"{name[0]}-")]
+        assert len(clauses) == int(count), name
+        columns = [
+            [results[backend][processes]["status"] for results in clauses]
+            for backend in report["backends"]
+            for processes in "123"
+        ]
+        assert cells == [
+            " ".join(f"{column.count(status)} {sign}" for status, sign in signs.items() if status in column) or "–"
+            for column in columns
+        ], name
+
+
 @both
 def test_the_table_of_the_errors_is_true(readme: Path) -> None:
     said = {cells[0].strip("`"): cells[1].strip("`") for cells in rows(readme, "errors")}

@@ -197,7 +197,9 @@ def test_readme_says_the_same_in_english_and_chinese() -> None:
     assert levels[0] == levels[1], f"the headings differ:\n{english}\n{chinese}"
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "benchmarks/README.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/performance.md"]
+)
 def test_documented_commands_exist(name: str) -> None:
     assert (ROOT / name).is_file(), f"{name} is missing"
     text = (ROOT / name).read_text(encoding="utf-8")

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-_COUNTS = {
-    "A": 9,
-    "F": 9,
-    "H": 7,
-    "L": 11,
-    "R": 7,
-    "D": 9,
-    "S": 6,
-    "P": 4,
-    "C": 22,
-    "B": 10,
-    "G": 10,
-    "O": 8,
-    "U": 5,
-    "X": 3,
-    "N": 4,
-    "W": 20,
+TOPICS = {
+    "A": ("API", 9),
+    "F": ("fields", 9),
+    "H": ("hooks", 7),
+    "L": ("loop order", 11),
+    "R": ("records", 7),
+    "D": ("data", 9),
+    "S": ("randomness", 6),
+    "P": ("precision", 4),
+    "C": ("checkpoints", 22),
+    "B": ("best and last", 10),
+    "G": ("logs", 10),
+    "O": ("optimizing", 8),
+    "U": ("utilities", 5),
+    "X": ("errors", 3),
+    "W": ("several processes", 20),
+    "N": ("numbers across frameworks", 5),
 }
+"""For each topic its name and the number of its clauses."""
 
-CLAUSES = frozenset(f"{topic}-{number + 1}" for topic, count in _COUNTS.items() for number in range(count))
+CLAUSES = {f"{topic}-{number + 1}": topic for topic, (_, count) in TOPICS.items() for number in range(count)}
+"""The topic of each clause, in the order of the spec."""
 
 UNCHECKED: dict[str, str] = {}
 """Clauses without a check, each with the reason."""

@@ -64,8 +64,16 @@ def plain(harness: Harness, value: Any) -> Any:
     return value
 
 
-def batches(harness: Harness, out_dir: Any, loader: Any, *, role: str = "train", **changed: Any) -> list[Any]:
-    """What the hooks get from a loader, as (epoch, batch), over all epochs."""
+def batches(
+    harness: Harness,
+    out_dir: Any,
+    loader: Any,
+    *,
+    role: str = "train",
+    then: Callable[[], Any] = lambda: None,
+    **changed: Any,
+) -> list[Any]:
+    """What the hooks get from a loader, as (epoch, batch), over all epochs; they call ``then`` for each batch."""
     trainer = harness.make_trainer(config(out_dir, auto_optimize=False, **changed))
     trainer.set_model(harness.model(layers(1, 1)))
     getattr(trainer, f"set_{role}_dataloader")(loader)
@@ -73,6 +81,7 @@ def batches(harness: Harness, out_dir: Any, loader: Any, *, role: str = "train",
 
     def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> None:
         seen.append((trainer.epoch, bat))
+        then()
 
     if role == "test":
         trainer.test(step)

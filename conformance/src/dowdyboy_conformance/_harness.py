@@ -106,6 +106,21 @@ class Harness(ABC):
         """The learning rate that the next step will use."""
 
     @abstractmethod
+    def train_by_hand(
+        self, model: Any, loss: Any, made: Optimizing, batches: Sequence[Any], *, window: int, max_norm: float | None
+    ) -> None:
+        """Trains for an epoch as one would without a trainer: the framework's own calls, and nothing of dowdyboy's.
+
+        Args:
+            model: is trained on the ``batches``, pairs of tensors, in their order.
+            loss: takes the output and the second tensor.
+            made: steps after each ``window`` batches, of which the losses are averaged; the scheduler at the end.
+            batches: as many as some windows have.
+            window: how many batches a step is made of.
+            max_norm: what the gradient's norm is clipped to before each step, by the framework's own function.
+        """
+
+    @abstractmethod
     def loss(self, name: str) -> Any:
         """A module that computes ``'cross_entropy'`` of (scores, int64 classes) or ``'mse'``, each as a mean."""
 

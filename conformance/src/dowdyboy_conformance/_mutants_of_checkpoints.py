@@ -1,17 +1,15 @@
-"""Mutants of how checkpoints are written and read, and of how a run stops."""
+"""Mutants of when checkpoints are written, and of how a run stops."""
 
 from __future__ import annotations
 
-import json
-import re
+import dataclasses
 from contextlib import nullcontext
 from typing import Any
 
-from dowdyboy_core import _checkpoint, _files, _persistence, _saving
-
-from ._mutation import Mutant, TorchMutant, change
+from ._mutation import Mutant, caught, change, nothing
 
 
+@caught("C-20", "test_training_goes_on_while_a_checkpoint_is_written")
 class WritesInTheLoop(Mutant):
     """Has the training wait for the disk."""
 
@@ -19,94 +17,7 @@ class WritesInTheLoop(Mutant):
         change(trainer._writer, "start", lambda original: lambda job: job())
 
 
-class SavesWhatIsYetToCome(TorchMutant):
-    """Saves the weights that the model has when they are written, not when they were to be saved."""
-
-    def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def state(model: Any) -> Any:
-                live = dict(model.state_dict())
-                return {
-                    name: array._replace(data=live[name].detach().view(-1).numpy().view("uint8"))
-                    for name, array in original(model).items()
-                }
-
-            return state
-
-        change(trainer._backend, "model_state", make)
-
-
-class DigestsUnread(Mutant):
-    """Reads files without looking at their digests."""
-
-    def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def load(checkpoint_dir: Any, **named: Any) -> None:
-                reader: Any = _files.FolderReader
-                kept = reader._compare
-                reader._compare = lambda self, name, digest: None
-                try:
-                    original(checkpoint_dir, **named)
-                finally:
-                    reader._compare = kept
-
-            return load
-
-        change(trainer, "load_checkpoint", make)
-
-
-class IndexUnsealed(Mutant):
-    """Takes any index that can be read."""
-
-    def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def load(checkpoint_dir: Any, **named: Any) -> None:
-                kept = _files._digest_of_index
-                _files._digest_of_index = lambda content, said: json.loads(content).get("sha256")
-                try:
-                    original(checkpoint_dir, **named)
-                finally:
-                    _files._digest_of_index = kept
-
-            return load
-
-        change(trainer, "load_checkpoint", make)
-
-
-class TextsUnchecked(Mutant):
-    """Takes an index whose texts are of any kind."""
-
-    def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def load(checkpoint_dir: Any, **named: Any) -> None:
-                kept, _checkpoint._TEXTS = _checkpoint._TEXTS, ()
-                try:
-                    original(checkpoint_dir, **named)
-                finally:
-                    _checkpoint._TEXTS = kept
-
-            return load
-
-        change(trainer, "load_checkpoint", make)
-
-
-class ReadsEverything(Mutant):
-    """Reads files that it doesn't know."""
-
-    def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def load(checkpoint_dir: Any, **named: Any) -> None:
-                kept, _checkpoint._FILE = _checkpoint._FILE, re.compile(".*")
-                try:
-                    original(checkpoint_dir, **named)
-                finally:
-                    _checkpoint._FILE = kept
-
-            return load
-
-        change(trainer, "load_checkpoint", make)
-
-
+@caught("C-18", "test_a_stopped_run_is_saved_at_the_next_batch_and_goes_on")
 class DeafToSignals(Mutant):
     """Notes no signal."""
 
@@ -114,6 +25,7 @@ class DeafToSignals(Mutant):
         change(trainer._stopping, "after_batch", lambda original: lambda phase: None)
 
 
+@caught("C-18", "test_a_handler_of_the_user_stays_in_force")
 class UserOverruled(Mutant):
     """Notes signals that the user has a handler for."""
 
@@ -130,6 +42,7 @@ class UserOverruled(Mutant):
         change(trainer._stopping, "listening", make)
 
 
+@caught("C-19", "test_a_stopped_run_is_saved_at_the_next_batch_and_goes_on")
 class ValidatesAgain(Mutant):
     """Begins a validation anew that was stopped."""
 
@@ -144,6 +57,7 @@ class ValidatesAgain(Mutant):
         change(trainer, "_validate", make)
 
 
+@caught("B-10", "test_a_resumed_run_keeps_a_better_checkpoint")
 class BetterOneLost(Mutant):
     """Knows no best value but that of the resumed checkpoint."""
 
@@ -151,6 +65,7 @@ class BetterOneLost(Mutant):
         change(trainer._checkpoints, "best", lambda original: lambda: None)
 
 
+@caught("W-19", "test_a_signal_to_one_process_stops_all_at_the_same_batch")
 class StopsAtTheEnd(Mutant):
     """Heeds a signal when all is done."""
 
@@ -161,70 +76,86 @@ class StopsAtTheEnd(Mutant):
             change(trainer._stopping, name, lambda original: lambda phase: original(phase) and None)
 
 
-def while_loading(trainer: Any, module: Any, name: str, replacement: Any) -> None:
-    """Has a function of a module replaced while the trainer loads a checkpoint."""
+def after_each_batch_of_a_window(trainer: Any, action: Any) -> None:
+    """Has ``action()`` run after the batches that leave a window open, with the position behind them."""
 
     def make(original: Any) -> Any:
-        def load(checkpoint_dir: Any, **named: Any) -> None:
-            kept = getattr(module, name)
-            setattr(module, name, replacement)
-            try:
-                original(checkpoint_dir, **named)
-            finally:
-                setattr(module, name, kept)
+        def train_batch(step: Any, bat: Any, closing: int) -> Any:
+            loss, position = original(step, bat, closing), trainer._position
+            if not closing:
+                before = dataclasses.replace(position)
+                position.batch, position.train_step = position.batch + 1, position.train_step + 1
+                action()
+                position.batch, position.train_step = before.batch, before.train_step
+            return loss
 
-        return load
+        return train_batch
 
-    change(trainer, "load_checkpoint", make)
-
-
-class HalfLoaded(Mutant):
-    """Leaves what was loaded before something was refused."""
-
-    def spoil(self, trainer: Any) -> None:
-        calls: list[int] = []
-        original = _saving._load_states
-
-        def load(*arguments: Any) -> None:
-            calls.append(1)
-            if len(calls) == 1:  # the second time is to put things back
-                original(*arguments)
-
-        while_loading(trainer, _saving, "_load_states", load)
+    change(trainer, "_train_batch", make)
 
 
-class StreamsUntried(Mutant):
-    """Takes anything for the state of random streams."""
+@caught("C-14", "test_save_steps_refreshes_the_last_checkpoint", "test_resuming_between_windows_of_accumulation")
+@caught("C-7", "test_every_combination_is_resumed")
+class SavesWithinWindows(Mutant):
+    """Saves within a window of accumulation, without the gradients that it has come to."""
 
     def spoil(self, trainer: Any) -> None:
-        while_loading(trainer, _persistence, "check_streams", lambda *arguments: None)
+        after_each_batch_of_a_window(trainer, lambda: trainer._save_within_epoch(trainer.epoch, 1))
 
 
-class KindsMixed(Mutant):
-    """Takes the state of any optimizer or scheduler for any other."""
-
-    def spoil(self, trainer: Any) -> None:
-        from dowdyboy_conformance.reference import _backend
-
-        while_loading(trainer, _backend, "check_entries", lambda *arguments: None)
-
-
-class OneDifferenceTold(Mutant):
-    """Tells the first difference alone."""
+@caught("O-2", "test_an_open_window_is_closed_before_the_run_stops")
+class StopsWithinWindows(Mutant):
+    """Stops within a window of accumulation, and loses the gradients that it has come to."""
 
     def spoil(self, trainer: Any) -> None:
-        from dowdyboy_core._state import describe_differences as original
+        def stop() -> None:
+            trainer._stop_if_asked(trainer.epoch, trainer._stopping.after_batch("train"))
 
-        while_loading(trainer, _saving, "describe_differences", lambda *arguments: original(*arguments)[:1])
+        after_each_batch_of_a_window(trainer, stop)
 
 
-class KeysTwice(Mutant):
-    """Takes the last of two values under one key."""
+@caught("C-18", "test_without_checkpoints_a_stopped_run_saves_none")
+class SavedByASignal(Mutant):
+    """Saves a run that is stopped although it was to save nothing."""
 
     def spoil(self, trainer: Any) -> None:
-        while_loading(trainer, _files, "_parse_json", json.loads)
+        def make(original: Any) -> Any:
+            def stop(ep: int, signum: Any) -> None:
+                trainer.config = dataclasses.replace(trainer.config, enable_save_checkpoint=signum is not None)
+                original(ep, signum)
+
+            return stop
+
+        change(trainer, "_stop_if_asked", make)
 
 
+@caught("C-20", "test_a_checkpoint_can_be_waited_for")
+class NotWaitedFor(Mutant):
+    """Leaves a checkpoint until the next one comes, also where it is waited for."""
+
+    def spoil(self, trainer: Any) -> None:
+        left: list[Any] = []
+
+        def make_start(original: Any) -> Any:
+            def start(job: Any) -> None:
+                trainer._writer.wait()
+                left.append(job)
+
+            return start
+
+        def make_wait(original: Any) -> Any:
+            def wait() -> None:
+                while left:
+                    left.pop()()
+
+            return wait
+
+        change(trainer._writer, "start", make_start)
+        change(trainer._writer, "wait", make_wait)
+        change(trainer, "wait_for_checkpoint", nothing)
+
+
+@caught("B-9", "test_a_killed_run_is_not_measured_by_an_earlier_one")
 class MeasuredByAnEarlierRun(Mutant):
     """Has the best value of an earlier run count for a resumed one."""
 
@@ -241,6 +172,7 @@ class MeasuredByAnEarlierRun(Mutant):
         change(trainer, "_best_of_all", make)
 
 
+@caught("C-11", "test_auto_goes_on_from_the_run_that_went_on_last")
 class RunsOfOneNumber(Mutant):
     """Numbers a run that goes back to an earlier epoch like the one that it leaves."""
 

@@ -1,43 +1,35 @@
-"""Mutants of what several processes do together."""
+"""Mutants of what several processes compute together."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
 from typing import Any
 
-from ._mutation import Mutant, TorchMutant, change, nothing
+from ._mutation import Mutant, caught, change, change_loaders, nothing
+from .reference import _distributed
 
 
+@caught("W-2", "test_training_batches_are_dealt_out")
 class EverythingEverywhere(Mutant):
     """Gives every process all training batches."""
 
     scenario = "dealing"
 
     def spoil(self, trainer: Any) -> None:
-        _change_loader(trainer, "train", lambda loader: setattr(loader, "_share", type(loader._share)(0, 1)))
+        change_loaders(trainer, lambda loader: setattr(loader, "_share", type(loader._share)(0, 1)), "train")
 
 
+@caught("W-4", "test_evaluation_is_that_of_one_process_to_the_last_bit")
 class EvaluationFilledUp(Mutant):
     """Fills up the last round of an evaluation, too."""
 
     scenario = "evaluation"
 
     def spoil(self, trainer: Any) -> None:
-        _change_loader(trainer, "test", lambda loader: setattr(loader, "_fill_up", True))
+        change_loaders(trainer, lambda loader: setattr(loader, "_fill_up", True), "test")
 
 
-def _change_loader(trainer: Any, role: str, spoil: Any) -> None:
-    def make(original: Any) -> Any:
-        def set_loader(which: str, loader: Any) -> None:
-            original(which, loader)
-            if which == role:
-                spoil(trainer._parts.loaders[role])
-
-        return set_loader
-
-    change(trainer._parts, "set_loader", make)
-
-
+@caught("W-3", "test_training_batches_are_dealt_out")
 class AugmentedByRank(Mutant):
     """Seeds the reading of a batch by its number in this process."""
 
@@ -55,9 +47,10 @@ class AugmentedByRank(Mutant):
             if hasattr(loader, "_keys"):
                 change(loader, "_keys", make)
 
-        _change_loader(trainer, "train", spoil)
+        change_loaders(trainer, spoil, "train")
 
 
+@caught("W-5", "test_evaluation_is_that_of_one_process_to_the_last_bit")
 class RecordsByRank(Mutant):
     """Puts the records of one process behind those of another."""
 
@@ -74,15 +67,7 @@ class RecordsByRank(Mutant):
         change(trainer._backend, "gather", lambda original: lambda value: original(spoil(value)))
 
 
-class RecordsAtHome(Mutant):
-    """Doesn't bring the records of the processes together."""
-
-    scenario = "schedules"
-
-    def spoil(self, trainer: Any) -> None:
-        change(trainer._records, "gather", nothing)
-
-
+@caught("W-6", "test_training_is_that_of_one_process_on_the_joined_batches")
 class GradientsAtHome(Mutant):
     """Never exchanges gradients."""
 
@@ -92,6 +77,7 @@ class GradientsAtHome(Mutant):
         change(trainer._backend, "prepare_model", lambda original: lambda model, **named: model)
 
 
+@caught("W-6", "test_training_is_that_of_one_process_on_the_joined_batches")
 class GradientsSummed(Mutant):
     """Adds the gradients of the processes up."""
 
@@ -104,6 +90,7 @@ class GradientsSummed(Mutant):
         change(trainer._backend, "backward", make)
 
 
+@caught("W-7", "test_gradients_stay_at_home_until_the_window_closes")
 class ExchangedEachBatch(Mutant):
     """Exchanges gradients within a window, too."""
 
@@ -113,6 +100,7 @@ class ExchangedEachBatch(Mutant):
         change(trainer._backend, "unsynchronised", lambda original: lambda models: nullcontext())
 
 
+@caught("W-8", "test_buffers_are_those_of_the_first_process")
 class BuffersAtHome(Mutant):
     """Leaves every process the buffers that it has."""
 
@@ -122,6 +110,7 @@ class BuffersAtHome(Mutant):
         change(trainer._backend, "align_untrained", nothing)
 
 
+@caught("W-9", "test_sync_bn_is_batch_norm_over_the_joined_batch")
 class NormAtHome(Mutant):
     """Computes BatchNorm over the batch of each process."""
 
@@ -134,34 +123,7 @@ class NormAtHome(Mutant):
         change(trainer._backend, "prepare_model", make)
 
 
-class ScheduledByEach(Mutant):
-    """Steps a scheduler once for each process."""
-
-    scenario = "schedules"
-
-    def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def step(scheduler: Any, value: Any) -> None:
-                for _ in range(trainer.world_size):
-                    original(scheduler, value)
-
-            return step
-
-        change(trainer._backend, "step_scheduler", make)
-
-
-class OwnValues(Mutant):
-    """Has each process follow its own value."""
-
-    scenario = "own_values"
-
-    def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            return lambda value: [value, *original(value)[1:]] if isinstance(value, float) else original(value)
-
-        change(trainer._backend, "gather", make)
-
-
+@caught("W-11", "test_processes_draw_different_numbers")
 class EqualStreams(Mutant):
     """Seeds every process alike."""
 
@@ -171,130 +133,56 @@ class EqualStreams(Mutant):
         change(trainer._streams, "seed", lambda original: lambda seed: original(7))
 
 
-class EveryoneLogs(Mutant):
-    """Logs in every process."""
+@caught("W-1", "test_each_process_knows_its_place")
+class EveryoneIsMain(Mutant):
+    """Takes every process for the first of its machine."""
 
-    scenario = "files"
+    scenario = "facts"
 
     def spoil(self, trainer: Any) -> None:
-        change(trainer, "log", lambda original: _as_main(trainer, original))
+        change(trainer, "is_local_main_process", lambda original: lambda: True)
 
 
-def _as_main(trainer: Any, action: Any) -> Any:
-    def log(*args: Any) -> None:
-        trainer.is_main_process = lambda: True
-        try:
-            action(*args)
-        finally:
-            del trainer.is_main_process
+@caught("W-6", "test_models_that_train_against_each_other_are_those_of_one_process")
+class FirstModelAlone(Mutant):
+    """Exchanges the gradients of the first model alone."""
 
-    return log
-
-
-class DivergenceUnseen(Mutant):
-    """Takes the digests of the weights of all processes for equal."""
-
-    scenario = "divergence"
+    scenario = "adversaries"
 
     def spoil(self, trainer: Any) -> None:
         def make(original: Any) -> Any:
-            def gather(value: Any) -> list[Any]:
-                digests = isinstance(value, dict) and all(isinstance(item, int) for item in value.values())
-                return [value] * trainer.world_size if digests and value else original(value)
+            return lambda model, **named: model if trainer._backend._replicas else original(model, **named)
 
-            return gather
-
-        change(trainer._backend, "gather", make)
+        change(trainer._backend, "prepare_model", make)
 
 
-class OneStreamSaved(Mutant):
-    """Gives all processes the random streams of the first one when a run is resumed."""
+@caught("W-14", "test_a_branch_that_some_skip_is_trained_with_find_unused_parameters")
+class MeanOfThoseThatHaveOne(Mutant):
+    """Takes the mean of a gradient over the processes that have one."""
 
-    scenario = "resuming"
+    scenario = "branches"
 
     def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def continue_streams() -> None:
-                if trainer._resumed is not None:
-                    states = trainer._resumed.trees["rng"]
-                    trainer._resumed.trees["rng"] = states[:1] * len(states)
-                original()
-
-            return continue_streams
-
-        change(trainer, "_continue_streams", make)
+        if trainer.world_size > 1:  # in a process that was started for this, and is not used for anything else
+            change(_distributed, "_set_mean", lambda original: lambda item, all_own: original(item, _present(all_own)))
 
 
-class WrappedNames(Mutant):
-    """Saves the names of the wrapped model."""
+def _present(gradients: list[Any]) -> list[Any]:
+    return [gradient for gradient in gradients if gradient is not None]
 
-    scenario = "elsewhere"
+
+@caught("W-15", "test_an_overflow_is_one_of_all_processes_and_of_one_optimizer")
+class OverflowAtHome(Mutant):
+    """Has only the process skip a step whose own loss overflowed."""
+
+    scenario = "overflow"
 
     def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def state(model: Any) -> Any:
-                return {f"module.{name}": array for name, array in original(model).items()}
-
-            return state
-
-        change(trainer._backend, "model_state", make)
-
-
-class ChangeUntold(Mutant):
-    """Says nothing of another number of processes."""
-
-    scenario = "elsewhere"
-
-    def spoil(self, trainer: Any) -> None:
-        change(trainer, "_warn", nothing)
-
-
-class OverflowShared(TorchMutant):
-    """Has every optimizer skip its step when one overflows."""
-
-    def spoil(self, trainer: Any) -> None:
-        overflowed: list[int] = []
-
         def make(original: Any) -> Any:
             def scale(optimizer: Any, factor: float, *, check: bool) -> bool:
-                finite = original(optimizer, factor, check=check)
-                if not finite:
-                    overflowed.append(trainer.global_step)
-                return finite and trainer.global_step not in overflowed
+                finite: bool = original(optimizer, factor, check=check)
+                return finite or trainer.rank < trainer.world_size - 1
 
             return scale
 
         change(trainer._backend, "scale_gradients", make)
-
-
-class RecordsOneByOne(Mutant):
-    """Brings the records together name by name."""
-
-    scenario = "exchanges"
-
-    def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def gather() -> None:
-                for name in trainer.get_records():
-                    trainer._backend.gather(name)
-                original()
-
-            return gather
-
-        change(trainer._records, "gather", make)
-
-
-class EveryLossGathered(Mutant):
-    """Brings the loss of each batch together."""
-
-    scenario = "exchanges"
-
-    def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def backward(loss: Any, factor: float) -> None:
-                trainer._backend.gather(float(loss.detach()))
-                original(loss, factor)
-
-            return backward
-
-        change(trainer._backend, "backward", make)

@@ -7,9 +7,10 @@ import random
 import threading
 from typing import Any
 
-from ._mutation import Mutant, change, nothing
+from ._mutation import Mutant, caught, change, change_loaders, nothing
 
 
+@caught("B-5", "test_the_best_epoch")
 class OldOnesStay(Mutant):
     """Doesn't remove the last checkpoint before the last."""
 
@@ -17,6 +18,7 @@ class OldOnesStay(Mutant):
         change(trainer._checkpoints, "_folders", lambda original: lambda kind: set())
 
 
+@caught("B-6", "test_folders_are_told_apart_by_their_whole_names")
 class PrefixMatching(Mutant):
     """Takes every folder that begins with the name for its own."""
 
@@ -25,6 +27,7 @@ class PrefixMatching(Mutant):
         change(trainer._checkpoints, "_folders", lambda original: lambda kind: set(path.glob(f"{kind}_*")))
 
 
+@caught("L-1", "test_the_order_of_events_with_a_clock_scheduler", "test_the_trace_of_a_run")
 class SavedTooEarly(Mutant):
     """Saves before on_epoch_end."""
 
@@ -39,6 +42,7 @@ class SavedTooEarly(Mutant):
         change(trainer, "_follow_value", make)
 
 
+@caught("S-5", "test_nothing_but_the_hooks_draws")
 class SavingDraws(Mutant):
     """Draws a random number for each checkpoint."""
 
@@ -53,6 +57,8 @@ class SavingDraws(Mutant):
         change(trainer._checkpoints, "save", make)
 
 
+@caught("C-7", "test_a_resumed_run_is_bitwise_the_uninterrupted_one")
+@caught("C-6", "test_everything_comes_back")
 class SlotsForgotten(Mutant):
     """Doesn't restore the state of optimizers."""
 
@@ -60,6 +66,7 @@ class SlotsForgotten(Mutant):
         change(trainer._backend, "load_optimizer_state", nothing)
 
 
+@caught("C-7", "test_a_plateau_scheduler_is_resumed")
 class SchedulerForgotten(Mutant):
     """Doesn't restore the state of schedulers."""
 
@@ -67,6 +74,7 @@ class SchedulerForgotten(Mutant):
         change(trainer._backend, "load_scheduler_state", nothing)
 
 
+@caught("C-7", "test_a_resumed_run_is_bitwise_the_uninterrupted_one")
 class StreamsForgotten(Mutant):
     """Doesn't restore the random streams."""
 
@@ -74,6 +82,7 @@ class StreamsForgotten(Mutant):
         change(trainer._streams, "restore", nothing)
 
 
+@caught("C-7", "test_a_resumed_run_is_bitwise_the_uninterrupted_one")
 class RecordsForgotten(Mutant):
     """Doesn't restore the records of an epoch that had begun."""
 
@@ -81,6 +90,7 @@ class RecordsForgotten(Mutant):
         change(trainer._records, "load_state", nothing)
 
 
+@caught("C-7", "test_a_resumed_run_is_bitwise_the_uninterrupted_one")
 class PositionForgotten(Mutant):
     """Begins the epoch of a checkpoint anew."""
 
@@ -95,6 +105,7 @@ class PositionForgotten(Mutant):
         change(trainer, "_load", make)
 
 
+@caught("C-8", "test_weights_only_takes_the_weights_alone")
 class EverythingLoaded(Mutant):
     """Ignores weights_only."""
 
@@ -102,6 +113,12 @@ class EverythingLoaded(Mutant):
         change(trainer, "load_checkpoint", lambda original: lambda folder, weights_only=False: original(folder))
 
 
+@caught(
+    "G-4",
+    "test_metrics_of_a_resumed_run_have_no_gap_and_no_double",
+    "test_the_trace_of_a_run_that_was_killed_and_resumed",
+)
+@caught("G-5", "test_curves_of_a_resumed_run_have_no_gap_and_no_double")
 class CurvesDoubled(Mutant):
     """Leaves the lines in metrics.jsonl that a resumed run writes again."""
 
@@ -109,6 +126,7 @@ class CurvesDoubled(Mutant):
         change(trainer._metrics, "cut_back", nothing)
 
 
+@caught("G-10", "test_lines_wait_for_a_disk_that_refuses_them")
 class LinesForgotten(Mutant):
     """Forgets the lines that the disk refuses."""
 
@@ -125,6 +143,7 @@ class LinesForgotten(Mutant):
         change(file, "flush", make)
 
 
+@caught("G-10", "test_half_a_line_of_a_killed_run_is_dropped")
 class HalfLineStays(Mutant):
     """Writes on behind half a line."""
 
@@ -132,6 +151,7 @@ class HalfLineStays(Mutant):
         change(trainer._metrics._file, "_mend", nothing)
 
 
+@caught("G-1", "test_the_run_log_is_appended_to")
 class RunLogWiped(Mutant):
     """Begins the run log anew."""
 
@@ -140,45 +160,37 @@ class RunLogWiped(Mutant):
         path.write_text("")
 
 
+@caught("D-2", "test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch")
+@caught("S-3", "test_another_seed_gives_another_order")
 class SeedIgnored(Mutant):
     """Takes the order of an epoch from the epoch alone."""
 
     def spoil(self, trainer: Any) -> None:
-        def make(original: Any) -> Any:
-            def set_loader(role: str, loader: Any) -> None:
-                original(role, loader)
-                trainer._parts.loaders[role]._seed = 0
-
-            return set_loader
-
-        change(trainer._parts, "set_loader", make)
+        change_loaders(trainer, lambda loader: setattr(loader, "_seed", 0))
 
 
+@caught("D-2", "test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch")
 class EpochIgnored(Mutant):
     """Gives every epoch the order of the first."""
 
     def spoil(self, trainer: Any) -> None:
         def make(original: Any) -> Any:
-            def set_loader(role: str, loader: Any) -> None:
-                original(role, loader)
-                change(
-                    trainer._parts.loaders[role],
-                    "epoch",
-                    lambda epoch_of: lambda epoch, start=0: epoch_of(min(epoch, 1), start),
-                )
+            return lambda epoch, start=0: original(min(epoch, 1), start)
 
-            return set_loader
-
-        change(trainer._parts, "set_loader", make)
+        change_loaders(trainer, lambda loader: change(loader, "epoch", make))
 
 
+@caught("S-5", "test_nothing_but_the_hooks_draws")
+@caught("D-7", "test_a_batch_sampler_is_asked_anew_with_seeded_streams")
+@caught("S-4", "test_streams_are_seeded_too")
 class StreamsShared(Mutant):
     """Reads data with the run's own random streams."""
 
     def spoil(self, trainer: Any) -> None:
-        change(trainer._streams, "isolated", lambda original: lambda seed: contextlib.nullcontext())
+        change(trainer._streams, "set_aside", lambda original: lambda seed: lambda: None)
 
 
+@caught("S-2", "test_fit_seeds_them_again")
 class FitUnseeded(Mutant):
     """Doesn't seed the random streams when fit begins."""
 
@@ -186,6 +198,7 @@ class FitUnseeded(Mutant):
         change(trainer._streams, "seed", nothing)
 
 
+@caught("D-4", "test_a_batch_of_any_nesting_keeps_its_types")
 class TuplesBecomeLists(Mutant):
     """Rebuilds batches from plain containers."""
 
@@ -198,6 +211,7 @@ class TuplesBecomeLists(Mutant):
         change(trainer._backend, "to_device", lambda original: flatten)
 
 
+@caught("O-1", "test_a_window_steps_as_one_large_batch")
 class LossUndivided(Mutant):
     """Sums the gradients of a window instead of averaging them."""
 
@@ -205,6 +219,7 @@ class LossUndivided(Mutant):
         change(trainer._backend, "backward", lambda original: lambda loss, factor: original(loss, 1.0))
 
 
+@caught("O-2", "test_a_last_window_is_averaged_over_what_it_has")
 class PartialWindowDropped(Mutant):
     """Doesn't step for the last batches of an epoch if they fill no window."""
 
@@ -215,6 +230,7 @@ class PartialWindowDropped(Mutant):
         change(trainer._stepper, "step", make)
 
 
+@caught("O-3", "test_clipping_bounds_the_norm_of_the_averaged_gradient")
 class NoClipping(Mutant):
     """Ignores clip_grad_norm."""
 
@@ -222,6 +238,8 @@ class NoClipping(Mutant):
         change(trainer._backend, "clip_gradients", nothing)
 
 
+@caught("H-7", "test_an_error_in_a_hook_reaches_the_caller")
+@caught("W-18", "test_an_error_in_one_process_ends_all")
 class ErrorsSwallowed(Mutant):
     """Ends fit quietly when a hook fails."""
 
@@ -236,6 +254,7 @@ class ErrorsSwallowed(Mutant):
         change(trainer, "fit", make)
 
 
+@caught("H-1", "test_the_order_of_events_with_a_clock_scheduler")
 class StepsRestart(Mutant):
     """Counts the global step from 0 in every epoch."""
 
@@ -250,6 +269,7 @@ class StepsRestart(Mutant):
         change(trainer, "_train", make)
 
 
+@caught("G-9", "test_a_point_reaches_the_files_by_itself")
 class PointsStay(Mutant):
     """Keeps points in memory until something else writes them out."""
 

@@ -232,15 +232,17 @@ def state(harness: Harness, model: Any) -> dict[str, Any]:
 
 def overflow(harness: Harness, out_dir: Path) -> Any:
     """Two optimizers under a loss scale; in the last process the first one's gradients overflow once."""
-    run = build(harness, out_dir, samples=12, epoch=1)
+    run = build(harness, out_dir, samples=24, epoch=1)  # two rounds of three processes
     trainer = run.trainer
     models = [run.model, harness.model(layers(FEATURES, HIDDEN, CLASSES, seed=2))]
     trainer.set_models(models)
     trainer.set_optimizers([harness.optimizer("sgd", [model], 0.1).optimizer for model in models])
     scale_the_loss(trainer)
-    seen = [[state(harness, model) for model in models]]
+    seen: list[Any] = []
 
     def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        if bat_idx < 2:
+            seen.append([state(harness, model) for model in models])
         first, second = (run.loss(model(bat[0]), bat[1]) for model in trainer.get_models())
         overflows = bat_idx == 0 and trainer.rank == trainer.world_size - 1
         return first * (1e38 if overflows else 0.0) + second
@@ -265,10 +267,34 @@ def branches(harness: Harness, out_dir: Path) -> Any:
     return state(harness, run.model)
 
 
+def joined_branches(harness: Harness, out_dir: Path, processes: int) -> dict[str, NDArray[Any]]:
+    """What ``branches`` is to give: one process that takes the batches of all of them at each step."""
+    run = build(harness, out_dir)
+    take_branches(run, every=2)
+    features, classes = data(28)
+    run.trainer.set_train_dataloader(list(range(-(-7 // processes))))
+
+    def step(trainer: Any, number: int, bat_idx: int, global_step: int) -> Any:
+        total: Any = 0.0
+        for rank in range(processes):
+            at = (number * processes + rank) % 7 * 4
+            scores = run.model(harness.tensor(features[at : at + 4]), rank == 0 and number % 2 == 1)
+            total = total + run.loss(scores, harness.tensor(classes[at : at + 4]))
+        return total / processes
+
+    run.trainer.fit(step)
+    return harness.state(run.model)
+
+
+def branched(harness: Harness) -> Any:
+    """The model with two branches, before it is trained."""
+    return harness.branched_model(layers(FEATURES, CLASSES) + layers(FEATURES, CLASSES, seed=2))
+
+
 def take_branches(run: Any, every: int) -> None:
     """Gives a run a model whose second layer only the first process uses, in every so many steps."""
     harness: Harness = run.harness
-    model = harness.branched_model(layers(FEATURES, CLASSES) + layers(FEATURES, CLASSES, seed=2))
+    model = branched(harness)
     run.model = model
     run.trainer.set_model(model)
     run.trainer.set_optimizer(harness.optimizer("sgd", [model], 0.1).optimizer)

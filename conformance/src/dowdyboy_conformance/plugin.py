@@ -1,15 +1,19 @@
-"""The pytest plugin: ``--backend``, the ``harness`` fixture, and the ``clause`` marker."""
+"""The pytest plugin: ``--backend``, ``--report``, the ``harness`` fixture, and the markers."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ._clauses import CLAUSES
+from ._golden import Golden
 from ._harness import Harness
+from ._report import WRITERS
+from ._reporting import TOGETHER, Reporting
 from ._together import SCENARIOS, Together
 
 pytest.register_assert_rewrite("dowdyboy_conformance.checks")
@@ -24,8 +28,23 @@ _HARNESSES = pytest.StashKey[dict[str, Harness]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds ``--backend``."""
-    parser.getgroup("dowdyboy conformance").addoption(
+    """Adds ``--backend``, ``--report`` and ``--rewrite-golden``."""
+    group = parser.getgroup("dowdyboy conformance")
+    group.addoption(
+        "--report",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PATH",
+        help="write which clauses each backend keeps to a .html, .json or .md file, and print a summary; "
+        "may be given several times",
+    )
+    group.addoption(
+        "--rewrite-golden",
+        action="store_true",
+        help="store what the reference gives as what all backends have to give; needs --backend numpy",
+    )
+    group.addoption(
         "--backend",
         action="append",
         default=[],
@@ -39,8 +58,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Makes the harnesses that were asked for, so that a wrong name ends the run before it begins."""
     config.addinivalue_line("markers", "clause(*ids): the clauses of docs/spec.md that a check is about")
+    config.addinivalue_line("markers", "processes(number): how many a check starts that has no such parameter")
     names = [name for given in config.getoption("backend") for name in given.split(",") if name]
     config.stash[_HARNESSES] = {name: load_harness(name) for name in names}
+    if config.getoption("rewrite_golden") and names != ["numpy"]:
+        raise pytest.UsageError("--rewrite-golden needs --backend numpy: the reference says what is right")
+    paths = [] if hasattr(config, "workerinput") else config.getoption("report")  # of pytest-xdist the main process
+    for path in paths:
+        if path.suffix not in WRITERS:
+            raise pytest.UsageError(f"--report {path}: its name must end with one of {', '.join(WRITERS)}")
+    if paths:
+        modules = {name: harness.module for name, harness in config.stash[_HARNESSES].items()}
+        whole = not (config.getoption("keyword") or config.getoption("markexpr"))
+        config.pluginmanager.register(Reporting(paths, modules, whole), "dowdyboy_conformance_report")
 
 
 def load_harness(name: str) -> Harness:
@@ -61,6 +91,12 @@ def load_harness(name: str) -> Harness:
         raise pytest.UsageError(f"--backend {name}: {kind!r} is no subclass of dowdyboy_conformance.Harness")
     made: Harness = kind()
     return made
+
+
+@pytest.fixture(scope="session")
+def golden(pytestconfig: pytest.Config) -> Golden:
+    """The texts that are stored once for all backends."""
+    return Golden(rewrites=pytestconfig.getoption("rewrite_golden"))
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +134,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     problems = [problem for item in checks for problem in _problems(item)]
     if problems:
         raise pytest.UsageError("\n".join(sorted(set(problems))))
+    for item in checks:
+        properties = _properties(item)
+        item.user_properties += properties
+        if "together" in getattr(item, "fixturenames", ()) and config.pluginmanager.hasplugin("xdist"):
+            # What several processes saw together is seen once: so its checks are for one worker of pytest-xdist.
+            item.add_marker(pytest.mark.xdist_group(f"{TOGETHER}{dict(properties)['backend']}"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -116,8 +158,21 @@ def clauses_of(item: pytest.Item) -> set[str]:
     return {clause for marker in item.iter_markers("clause") for clause in marker.args}
 
 
+def _properties(item: pytest.Item) -> list[tuple[str, str]]:
+    """What the report tells of a check besides its outcome; pytest takes it along from one process to another."""
+    parameters: dict[str, Any] = getattr(item, "callspec").params  # noqa: B009 # an Item has none, a check has
+    names = {id(harness): name for name, harness in item.config.stash[_HARNESSES].items()}
+    marker = item.get_closest_marker("processes")
+    processes = parameters.get("processes", marker.args[0] if marker else 1)
+    return [
+        ("backend", names[id(parameters["harness"])]),
+        ("processes", str(processes)),
+        ("clauses", " ".join(sorted(clauses_of(item)))),
+    ]
+
+
 def _problems(item: pytest.Item) -> list[str]:
     name, clauses = item.nodeid.partition("[")[0], clauses_of(item)
     if not clauses:
         return [f"{name} is marked with no clause"]
-    return [f"{name} is marked with {clause!r}, which is no clause" for clause in clauses - CLAUSES]
+    return [f"{name} is marked with {clause!r}, which is no clause" for clause in clauses - CLAUSES.keys()]

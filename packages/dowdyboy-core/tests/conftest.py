@@ -297,8 +297,6 @@ def in_a_process(job: Callable[[], None]) -> int:
     """Runs a job in a process of its own, which ends as if killed, whatever it holds; gives its exit status."""
     gc.freeze()  # or the child would copy every page that its collector looks at
     process = os.fork()
-    if process:
-        gc.unfreeze()
     if process == 0:
         status = 1
         try:
@@ -312,6 +310,7 @@ def in_a_process(job: Callable[[], None]) -> int:
             sys.stderr.flush()
         finally:
             os._exit(status)
+    gc.unfreeze()
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 

@@ -35,7 +35,7 @@ class NoStreams:
 
     def set_rng_state(self, state: Any) -> None: ...
 
-    def remember_rng(self) -> Callable[[], None]:
+    def set_rng_aside(self, seed: int) -> Callable[[], None]:
         return lambda: None
 
 

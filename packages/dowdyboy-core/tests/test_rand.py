@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 import math
 import os
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 import dowdyboy_core
 from dowdyboy_core._errors import ConfigError
-from dowdyboy_core.rand import derive_seed, set_seed, wheel_rand_index, wheel_ratio
+from dowdyboy_core.rand import derive_seed, numbered_seeds, set_seed, wheel_rand_index, wheel_ratio
 
 
 @pytest.fixture(autouse=True)
@@ -285,3 +286,16 @@ def test_wheels_that_cannot_turn_are_refused(function: Any, weights: Any, says: 
 def test_a_generator_without_random_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"rng=3 has no random\(\)"):
         wheel_rand_index([1], 3)  # type: ignore[arg-type]
+
+
+@given(st.integers(), st.lists(st.integers() | st.text(max_size=3), max_size=3), st.integers(0, 2**40))
+def test_numbered_seeds_are_derived_seeds(seed: int, keys: list[int | str], number: int) -> None:
+    seed_of = numbered_seeds(seed, *keys)
+    assert [seed_of(number), seed_of(0)] == [derive_seed(seed, *keys, number), derive_seed(seed, *keys, 0)]
+
+
+def test_a_text_that_is_a_member_of_an_enumeration_counts_as_the_text() -> None:
+    class Phase(str, enum.Enum):
+        TRAIN = "train"
+
+    assert derive_seed(0, Phase.TRAIN) == derive_seed(0, "train")

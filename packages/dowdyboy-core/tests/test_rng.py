@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +28,9 @@ class OneStream:
     def set_rng_state(self, state: Any) -> None:
         self.state = state
 
-    def remember_rng(self) -> Callable[[], None]:
+    def set_rng_aside(self, seed: int) -> Callable[[], None]:
         kept = self.state
+        self.seed(seed)
         return lambda: self.set_rng_state(kept)
 
 
@@ -131,6 +133,40 @@ def test_a_block_draws_what_its_seed_says() -> None:
                 draw()
             assert framework.state == 5
             assert (first, draw()) == wanted
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_pythons_stream_is_put_back_with_and_without_its_words(found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = RandomStreams(OneStream())
+    monkeypatch.setattr(streams._python, "_found", found)
+    for draws in range(700):  # more than there are words
+        random.seed(8)
+        for _ in range(draws % 3):
+            random.gauss(0, 1)  # it keeps the second of a pair, too
+        for _ in range(draws):
+            random.random()
+        state = random.getstate()
+        wanted = random.gauss(0, 1), random.random()
+        random.setstate(state)
+        with streams.isolated(5):
+            random.gauss(0, 1)
+        assert random.getstate() == state
+        assert (random.gauss(0, 1), random.random()) == wanted
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="other Pythons keep them elsewhere")
+def test_pythons_words_are_found_on_cpython() -> None:
+    for seed in (1, 2):
+        random.seed(seed)
+        assert RandomStreams(OneStream())._python._found
+
+
+def test_words_that_are_not_there_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(random.Random):
+        """Another kind of generator behind the functions."""
+
+    monkeypatch.setattr(random, "getstate", Own().getstate)
+    assert not RandomStreams(OneStream())._python._found
 
 
 def test_a_block_that_fails_puts_the_streams_back_too() -> None:

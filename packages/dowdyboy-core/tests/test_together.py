@@ -63,10 +63,10 @@ def test_the_first_to_fail_is_reported_and_ends_those_that_would_not(order: int)
 def test_an_exception_while_waiting_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
     started = Started(STUBBORN, STUBBORN)
 
-    def interrupted(sentinels: Any) -> Any:
+    def interrupted(sentinels: Any, timeout: float | None) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_together, "wait", interrupted)
+    monkeypatch.setattr(_together, "_wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         wait_for_spawned(started)
     assert {process.exitcode for process in started.processes} <= {-signal.SIGTERM, -signal.SIGKILL}

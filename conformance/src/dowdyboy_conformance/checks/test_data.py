@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -184,10 +185,9 @@ class Sampler:
 def test_a_batch_sampler_is_asked_anew_with_seeded_streams(harness: Harness, tmp_path: Path) -> None:
     found = []
     for noise in (0, 5):
-        sampler = Sampler()
-        loader = harness.batched_by(numbers(6), sampler)
-        np.random.rand(noise)  # what was drawn before must not matter
-        found.append(indices(harness, batches(harness, tmp_path, loader, epoch=2)))
+        loader = harness.batched_by(numbers(6), Sampler())
+        draw = partial(np.random.rand, noise)  # what a hook has drawn before must not matter
+        found.append(indices(harness, batches(harness, tmp_path, loader, then=draw, epoch=2)))
     assert found[0] == found[1]
     for epoch in (1, 2):
         assert [len(batch) for batch in found[0][epoch]] == [1, 2, 3]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,10 +112,9 @@ def test_a_scheduler_of_another_optimizer_is_refused(harness: Harness, tmp_path:
     other = harness.optimizer("sgd", [run.model], 0.1, schedule=schedule)
     with pytest.raises(ConfigError) as caught:
         run.trainer.set_optimizer(run.optimizer, other.scheduler)
-    assert re.fullmatch(
-        r"The scheduler .+ doesn't set the learning rate of .+\. Give each optimizer the scheduler that was made for "
-        r"it\.",
-        str(caught.value),
+    assert str(caught.value) == (
+        f"Scheduler 0, an object of type {type(other.scheduler).__name__}, doesn't set the learning rate of optimizer "
+        f"0, an object of type {type(run.optimizer).__name__}. Give each optimizer the scheduler that was made for it."
     )
     assert run.trainer.get_optimizers() == ([run.optimizer], [None]), "what was set before stays"
 
@@ -149,13 +147,13 @@ GIVEN: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "iterator": (
         lambda t: t.set_train_dataloader(iter([1])),
-        "set_train_dataloader got <list_iterator …>, which can be run through only once. Give a DataLoader, or an "
-        "object whose __iter__ starts afresh each epoch.",
+        "set_train_dataloader got an object of type list_iterator, which can be run through only once. Give a "
+        "DataLoader, or an object whose __iter__ starts afresh each epoch.",
     ),
     "generator": (
         lambda t: t.set_val_dataloader(item for item in [1]),
-        "set_val_dataloader got <generator …>, which can be run through only once. Give a DataLoader, or an object "
-        "whose __iter__ starts afresh each epoch.",
+        "set_val_dataloader got an object of type generator, which can be run through only once. Give a DataLoader, "
+        "or an object whose __iter__ starts afresh each epoch.",
     ),
     "number": (
         lambda t: t.set_test_dataloader(5),
@@ -185,9 +183,7 @@ def test_what_does_not_fit_is_refused(harness: Harness, tmp_path: Path, what: st
     call, text = GIVEN[what]
     with pytest.raises(ConfigError) as caught:
         call(harness.make_trainer(config(tmp_path)))
-    # The repr of an iterator has an address in it.
-    said = re.sub(r"<(list_iterator|generator) .+? at 0x[0-9a-f]+>", r"<\1 …>", str(caught.value))
-    assert said == text.format(name=harness.name)
+    assert str(caught.value) == text.format(name=harness.name)
 
 
 @pytest.mark.clause("C-15", "X-2")

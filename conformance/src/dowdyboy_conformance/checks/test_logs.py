@@ -16,10 +16,7 @@ import pytest
 
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build, config
-
-
-class Killed(Exception):
-    """Stops a run where a kill would have."""
+from dowdyboy_conformance._resuming import Killed
 
 
 def logging_step(run: Run, kill_at: int | None = None) -> Any:

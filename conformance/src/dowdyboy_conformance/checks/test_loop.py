@@ -178,6 +178,7 @@ def test_without_a_val_step_nothing_is_validated(harness: Harness, tmp_path: Pat
     ends: list[list[str]] = []
     run.fit(val=False, on_epoch_end=lambda trainer, ep: ends.append(sorted(trainer.get_records())))
     assert ends == [["train_loss"]]
+    assert len(run.losses) == 3, "the validation data is not for train_step"
 
 
 @pytest.mark.clause("L-7", "L-8")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dowdyboy_conformance import _oracle
-from dowdyboy_conformance._harness import Harness
+from dowdyboy_conformance._harness import Harness, Optimizing
 from dowdyboy_conformance._problem import build, config, data, layers
 from dowdyboy_conformance._scenarios_of_numbers import scale_the_loss
 
@@ -34,6 +34,26 @@ def test_sixty_steps_follow_the_formulas(harness: Harness, tmp_path: Path, name:
     assert len(losses) == 60 and losses[-1] < losses[0] / 1.2, "the oracle itself must learn"
     assert run.losses == close_to(losses)
     check_parameters(run.parameters(), parameters, 2e-4)
+
+
+@pytest.mark.clause("N-5", "O-1", "O-3", "L-4")
+@pytest.mark.parametrize("window", [1, 2])
+@pytest.mark.parametrize("max_norm", [None, 0.05])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw"])
+def test_a_loop_by_hand_ends_in_the_same_bits(
+    harness: Harness, tmp_path: Path, optimizer: str, max_norm: float | None, window: int
+) -> None:
+    parts: dict[str, Any] = {"optimizer": optimizer, "schedule": "step", "samples": 16, "batch_norm": True}
+    run = build(harness, tmp_path, epoch=3, accumulate_steps=window, clip_grad_norm=max_norm, **parts).fit(val=False)
+    hand = build(harness, tmp_path, **parts)
+    batches = [tuple(map(harness.tensor, arrays)) for arrays in _oracle.cut(4, *data(16))]
+    for _ in range(3):
+        made = Optimizing(hand.optimizer, hand.scheduler)
+        harness.train_by_hand(hand.model, hand.loss, made, batches, window=window, max_norm=max_norm)
+    found, expected = harness.state(run.model), harness.state(hand.model)
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].tobytes() == array.tobytes(), name
 
 
 @pytest.mark.clause("N-2")

@@ -108,6 +108,22 @@ class NumpyHarness(Harness):
     def learning_rate(self, optimizer: Any) -> float:
         return float(optimizer.lr)
 
+    def train_by_hand(
+        self, model: Any, loss: Any, made: Optimizing, batches: Sequence[Any], *, window: int, max_norm: float | None
+    ) -> None:
+        parameters = model.parameters().values()
+        for number, (features, targets) in enumerate(batches, start=1):
+            (loss(model(features), targets) * (1 / window)).backward()
+            if number % window == 0:
+                norm = sum(float(np.square(item.grad, dtype=np.float64).sum()) for item in parameters) ** 0.5
+                for item in parameters:
+                    item.grad = item.grad * np.float32(min(1.0, (max_norm or np.inf) / (norm + 1e-6)))
+                made.optimizer.step()
+                for item in parameters:
+                    item.grad = None
+        if made.scheduler is not None:
+            made.scheduler.step()
+
     def loss(self, name: str) -> Any:
         return CrossEntropyLoss() if name == "cross_entropy" else MSELoss()
 

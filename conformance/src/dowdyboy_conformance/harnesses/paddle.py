@@ -122,6 +122,19 @@ class PaddleHarness(Harness):
     def learning_rate(self, optimizer: Any) -> float:
         return float(optimizer.get_lr())
 
+    def train_by_hand(
+        self, model: Any, loss: Any, made: Optimizing, batches: Sequence[Any], *, window: int, max_norm: float | None
+    ) -> None:
+        for number, (features, targets) in enumerate(batches, start=1):
+            (loss(model(features), targets) / window).backward()
+            if number % window == 0:
+                if max_norm is not None:
+                    paddle.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+                made.optimizer.step()
+                made.optimizer.clear_grad()
+        if made.scheduler is not None:
+            made.scheduler.step()
+
     def loss(self, name: str) -> Any:
         return paddle.nn.CrossEntropyLoss() if name == "cross_entropy" else paddle.nn.MSELoss()
 

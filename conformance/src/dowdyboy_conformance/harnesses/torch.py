@@ -101,6 +101,19 @@ class TorchHarness(Harness):
     def learning_rate(self, optimizer: Any) -> float:
         return float(optimizer.param_groups[0]["lr"])
 
+    def train_by_hand(
+        self, model: Any, loss: Any, made: Optimizing, batches: Sequence[Any], *, window: int, max_norm: float | None
+    ) -> None:
+        for number, (features, targets) in enumerate(batches, start=1):
+            (loss(model(features), targets) / window).backward()
+            if number % window == 0:
+                if max_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+                made.optimizer.step()
+                made.optimizer.zero_grad()
+        if made.scheduler is not None:
+            made.scheduler.step()
+
     def loss(self, name: str) -> Any:
         return torch.nn.CrossEntropyLoss() if name == "cross_entropy" else torch.nn.MSELoss()
 

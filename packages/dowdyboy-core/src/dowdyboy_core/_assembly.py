@@ -96,12 +96,11 @@ class Assembly:
                 f"set_optimizers got {len(paired)} schedulers for {len(given)} optimizers. Give one for each, or None."
             )
         paired += [None] * (len(given) - len(paired))
-        for optimizer, scheduler in zip(given, paired, strict=True):
+        for number, (optimizer, scheduler) in enumerate(zip(given, paired, strict=True)):
             if scheduler is not None and not self._backend.scheduler_drives(scheduler, optimizer):
                 raise ConfigError(
-                    f"The scheduler {_short(scheduler)} doesn't set the learning rate of {_short(optimizer)}. Give "
-                    "each "
-                    "optimizer the scheduler that was made for it."
+                    f"Scheduler {number}, {_short(scheduler)}, doesn't set the learning rate of optimizer {number}, "
+                    f"{_short(optimizer)}. Give each optimizer the scheduler that was made for it."
                 )
         self.optimizers = [self._backend.prepare_optimizer(optimizer) for optimizer in given]
         self.schedulers = paired
@@ -193,8 +192,8 @@ def _listed(method: str, values: Any) -> list[Any]:
 
 
 def _short(value: object) -> str:
-    text = (
-        f"{value!r} of type {type(value).__name__}" if isinstance(value, (str, int, float, dict, list)) else repr(value)
-    )
-    first, *rest = text.splitlines()
-    return first[:100] + ("…" if rest or len(first) > 100 else "")
+    kind = type(value).__name__
+    if not isinstance(value, (str, int, float, dict, list, tuple)):
+        return f"an object of type {kind}"  # whose repr has an address in it, or many lines
+    text = repr(value)
+    return f"{text[:80]}{'…' if len(text) > 80 else ''} of type {kind}"

@@ -89,6 +89,10 @@ class Backend(ABC):
         """A value of every process, in the order of the ranks: a tree, as ``_state`` describes them."""
         return [value]
 
+    def largest(self, numbers: Sequence[int]) -> list[int]:
+        """For each place the largest of the numbers that the processes give; asked now and then between two batches."""
+        return list(map(max, zip(*self.gather(list(numbers)), strict=True)))
+
     def barrier(self) -> None:
         """Waits until every process has come here."""
         return None
@@ -115,9 +119,11 @@ class Backend(ABC):
     def set_rng_state(self, state: Any) -> None:
         """Puts such a state back."""
 
-    def remember_rng(self) -> Callable[[], None]:
-        """A function that puts those generators back to where they are now; called for each batch, and so quick."""
-        return partial(self.set_rng_state, self.get_rng_state())
+    def set_rng_aside(self, seed: int) -> Callable[[], None]:
+        """Seeds those generators, and gives a function that puts them back; for each batch, and so quick."""
+        state = self.get_rng_state()
+        self.seed(seed)
+        return partial(self.set_rng_state, state)
 
     # ---- data
 

@@ -128,7 +128,7 @@ class CheckpointFolder:
         return True
 
     def _pass_over(self, path: Path, error: Exception) -> None:
-        text = f"Checkpoint {str(path)!r} is not usable and is passed over: {error}"
+        text = f"Checkpoint {str(path)!r} is passed over: {str(error).removesuffix(' Use another checkpoint.')}"
         if text not in self._told:  # it may come up for several reasons, and is one problem
             self._told.add(text)
             self._warn(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -99,6 +98,8 @@ class TrainerConfig:
         """Refuses a name that is no field: Python's own message would not say which there are."""
         names = [field.name for field in fields(cls)]
         for unknown in given.keys() - set(names):
+            import difflib
+
             nearest = difflib.get_close_matches(unknown, names, 1)
             hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
             raise ConfigError(f"TrainerConfig has no field {unknown!r}. {hint}The fields are {', '.join(names)}.")

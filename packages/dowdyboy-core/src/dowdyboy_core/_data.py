@@ -10,14 +10,13 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from ._order import Batching
 from ._rng import RandomStreams
-from .rand import derive_seed
+from .rand import derive_seed, numbered_seeds
 
 
 @dataclass(frozen=True)
@@ -109,18 +108,21 @@ class ReadBatch:
         (key,) = keys
         if self._at_once is not None:
             return self._at_once(key.indices)
-        with self._seeded(key.seed):
-            if not self._batched:
-                return self._collate(self._dataset[key.indices])
-            if getattr(self._dataset, "__getitems__", None) is not None:
-                return self._collate(self._dataset.__getitems__(key.indices))
-            return self._collate([self._dataset[index] for index in key.indices])
+        if os.getpid() != self._home:
+            self._streams.seed(key.seed)  # a worker has nothing to put back
+            return self._read(key.indices)
+        put_back = self._streams.set_aside(key.seed)
+        try:
+            return self._read(key.indices)
+        finally:
+            put_back()
 
-    def _seeded(self, seed: int) -> AbstractContextManager[None]:
-        if os.getpid() == self._home:
-            return self._streams.isolated(seed)
-        self._streams.seed(seed)  # a worker has nothing to put back
-        return nullcontext()
+    def _read(self, indices: Any) -> Any:
+        if not self._batched:
+            return self._collate(self._dataset[indices])
+        if getattr(self._dataset, "__getitems__", None) is not None:
+            return self._collate(self._dataset.__getitems__(indices))
+        return self._collate([self._dataset[index] for index in indices])
 
 
 class EpochLoader(ABC):
@@ -188,9 +190,9 @@ class _MapLoader(EpochLoader):
         return islice(deal(batches, self._share, self._fill_up), start, None)
 
     def _keys(self) -> Iterator[list[BatchKey]]:
-        epoch, _ = self._position
+        seed_of = numbered_seeds(self._seed, "batch", self._position[0])
         for number, indices in self._numbered():
-            yield [BatchKey(derive_seed(self._seed, "batch", epoch, number), indices)]
+            yield [BatchKey(seed_of(number), indices)]
 
 
 class _KeySampler:
@@ -230,9 +232,9 @@ class _StreamLoader(EpochLoader):
     def _own_stream(self, batches: Iterator[Any], epoch: int) -> Iterator[Any]:
         """Runs the stream with random numbers that are a function of (seed, epoch, batch), like any other data."""
         done = object()
-        number = 0
+        number, seed_of = 0, numbered_seeds(self._seed, "batch", epoch)
         while True:
-            with self._streams.isolated(derive_seed(self._seed, "batch", epoch, number)):
+            with self._streams.isolated(seed_of(number)):
                 batch = next(batches, done)
             if batch is done:
                 return

@@ -9,7 +9,6 @@ import re
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -126,7 +125,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         problem = f"holds no {INDEX}" if folder.is_dir() else "is no folder"
         raise CheckpointError(
-            f"{str(folder)!r} {problem}. Give the folder of one checkpoint, such as out_dir/checkpoint/epoch_1."
+            f"{str(folder)!r} {problem}. Give the folder of one checkpoint, such as {_example(folder)}."
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{str(folder / INDEX)!r} can't be read: {error}. Use another checkpoint.") from error
@@ -146,6 +145,14 @@ def read_index(folder: Path) -> dict[str, Any]:
             "Use another checkpoint."
         )
     return index
+
+
+def _example(folder: Path) -> str:
+    """A checkpoint to give instead: the newest one below the folder, if there is any."""
+    below = [path for pattern in ("*", "checkpoint/*") for path in folder.glob(f"{pattern}/{INDEX}")]
+    if not below:
+        return "out_dir/checkpoint/epoch_1"
+    return repr(str(max(below, key=lambda path: path.stat().st_mtime_ns).parent))
 
 
 def _read_index(path: Path) -> bytes:
@@ -221,6 +228,8 @@ class FolderReader:
     @contextmanager
     def _opened(self, name: str) -> Iterator[tuple[Take, int]]:
         """Gives what reads a file bit by bit, and its size; once all is read, its digest is compared."""
+        from concurrent.futures import ThreadPoolExecutor
+
         path, digest = self._measured(name), hashlib.sha256()
         try:
             # Hashing takes longer than reading, and so is done by a thread while the rest is read.

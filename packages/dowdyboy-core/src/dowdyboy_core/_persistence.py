@@ -28,7 +28,7 @@ class Persistence(Surface):
         self._run = 1
         self._unsaved: dict[str, str] = {}
         self._writer = Writer()
-        self._stopping = Stopping(backend.gather, backend.rank, backend.world_size)
+        self._stopping = Stopping(backend.largest, backend.rank, backend.world_size)
 
     def load_checkpoint(self, checkpoint_dir: str | os.PathLike[str], *, weights_only: bool = False) -> None:
         """Takes up what a checkpoint holds; the next ``fit`` goes on where the saved one stopped.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import random
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from . import rand
@@ -23,8 +25,8 @@ class FrameworkStreams(Protocol):
     def set_rng_state(self, state: Any) -> None:
         """Puts a state back."""
 
-    def remember_rng(self) -> Callable[[], None]:
-        """A function that puts them back to where they are now."""
+    def set_rng_aside(self, seed: int) -> Callable[[], None]:
+        """Seeds them, and gives a function that puts them back."""
 
 
 class RandomStreams:
@@ -32,6 +34,7 @@ class RandomStreams:
 
     def __init__(self, framework: FrameworkStreams) -> None:
         self._framework = framework
+        self._python = _PythonStream()
         self._numpy = _NumpyStream()
 
     def seed(self, seed: int) -> None:
@@ -59,18 +62,60 @@ class RandomStreams:
         np.random.set_state(state["numpy"])
         self._framework.set_rng_state(state["framework"])
 
+    def set_aside(self, seed: int) -> Callable[[], None]:
+        """Seeds every stream with ``seed``, and gives a function that puts the streams back to where they were."""
+        put_python_back, put_numpy_back = self._python.set_aside(), self._numpy.set_aside()
+        rand.set_seed(seed)
+        put_framework_back = self._framework.set_rng_aside(seed)
+
+        def put_back() -> None:
+            put_python_back()
+            put_numpy_back()
+            put_framework_back()
+
+        return put_back
+
     @contextmanager
     def isolated(self, seed: int) -> Iterator[None]:
         """Runs a block with every stream seeded with ``seed``, and puts the streams back afterwards."""
-        of_python, put_framework_back = random.getstate(), self._framework.remember_rng()
-        put_numpy_back = self._numpy.set_aside()
+        put_back = self.set_aside(seed)
         try:
-            self.seed(seed)
             yield
         finally:
-            random.setstate(of_python)
-            put_numpy_back()
-            put_framework_back()
+            put_back()
+
+
+class _PythonStream:
+    """Sets the stream of Python's ``random`` aside and puts it back, for every batch.
+
+    ``random.getstate`` makes a tuple of 625 ints. CPython keeps them as 32-bit words at the start of the object, the
+    position before the key. Where they are found there, they are copied as they are, in a tenth of the time.
+    """
+
+    _SIZE = 4 + 4 * 624
+
+    def __init__(self) -> None:
+        self._owner: Any = random.getstate.__self__  # type: ignore[attr-defined] # whose methods the functions are
+        self._words = id(self._owner) + object.__basicsize__
+        self._found = self._is_there()
+
+    def _is_there(self) -> bool:
+        if type(self._owner) is not random.Random or random.Random.__basicsize__ < object.__basicsize__ + self._SIZE:
+            return False
+        *key, position = random.getstate()[1]
+        return ctypes.string_at(self._words, self._SIZE) == struct.pack("=625I", position, *key)
+
+    def set_aside(self) -> Callable[[], None]:
+        """Gives the function that puts the stream back."""
+        if not self._found:
+            return partial(random.setstate, random.getstate())
+        kept, gauss = ctypes.string_at(self._words, self._SIZE), self._owner.gauss_next
+
+        def put_back() -> None:
+            ctypes.memmove(self._words, kept, self._SIZE)
+            self._owner.gauss_next = gauss
+
+        return put_back
 
 
 class _NumpyStream:

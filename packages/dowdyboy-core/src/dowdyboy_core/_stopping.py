@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +15,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PERIOD = 0.5
 """Seconds from one time to the next that several processes ask one another whether to stop.
 
-To ask takes about a millisecond, so that doing it after every batch would be felt where batches are short.
+To ask takes some tenths of a millisecond, so that doing it after every batch would be felt where batches are short.
 """
 
 _ECHO = 1.0  # Seconds: launchers and terminals signal a process twice for one thing.
@@ -35,25 +34,37 @@ class _Pace:
     """How many batches lie between two questions: as many as take about ``PERIOD``, in all processes equally many."""
 
     def __init__(self) -> None:
-        self.interval = self.left = 1
-        self._since = time.monotonic()
+        self._interval = self._left = 1
+        self.begin()
+
+    def begin(self) -> None:
+        """Begins to measure: what lies before is no time of batches."""
+        self._done, self._since = 0, time.monotonic()
+
+    def is_over(self) -> bool:
+        """Counts a batch; whether it is time for a question."""
+        self._done += 1
+        self._left -= 1
+        return self._left <= 0
 
     def wanted(self) -> int:
         """The interval that suits this process."""
+        if not self._done:
+            return self._interval
         spent = max(time.monotonic() - self._since, 1e-6)
-        return max(1, min(2 * self.interval, int(self.interval * PERIOD / spent)))
+        return max(1, min(2 * self._interval, int(self._done * PERIOD / spent)))
 
     def settle(self, interval: int) -> None:
         """Begins an interval that all processes agree on."""
-        self.interval = self.left = interval
-        self._since = time.monotonic()
+        self._interval = self._left = interval
+        self.begin()
 
 
 class Stopping:
     """Whether to stop, and when.
 
     Args:
-        gather: brings together one value of each process.
+        largest: gives for each place the largest of the numbers that the processes give.
         rank: the number of this process.
         world_size: how many there are.
         then: what else to do when the first signal comes.
@@ -61,12 +72,12 @@ class Stopping:
 
     def __init__(
         self,
-        gather: Callable[[Any], list[Any]],
+        largest: Callable[[Sequence[int]], Sequence[int]],
         rank: int,
         world_size: int,
         then: Callable[[], None] | None = None,
     ) -> None:
-        self._gather = gather
+        self._largest = largest
         self._alone = world_size == 1
         self._tells = rank == 0
         self._then = then
@@ -103,7 +114,8 @@ class Stopping:
             self._received, self._since = signum, time.monotonic()
             if self._tells:  # not with print, in the middle of which the signal may have come
                 name = signal.Signals(signum).name
-                os.write(2, f"\n{name}: stopping after this batch; a second one ends the run at once\n".encode())
+                text = f"\n{name}: stopping after this batch; another one after a second ends the run at once\n"
+                os.write(2, text.encode())
             if self._then is not None:
                 self._then()
         elif time.monotonic() - self._since > _ECHO:
@@ -126,6 +138,10 @@ class Stopping:
         self._asked = False
         return self._verdict
 
+    def begin(self, phase: str) -> None:
+        """Tells that batches follow, one after another."""
+        self._paces[phase].begin()
+
     def ask(self, phase: str) -> None:
         """Asks the other processes for this batch if it is time to, once, for ``after_batch`` to tell.
 
@@ -136,9 +152,7 @@ class Stopping:
         if self._alone or self._asked:
             return
         self._asked = True
-        pace = self._paces[phase]
-        pace.left -= 1
-        self._verdict = self._ask(phase, done=False)[0] if pace.left <= 0 else None
+        self._verdict = self._ask(phase, done=False)[0] if self._paces[phase].is_over() else None
 
     def after_all(self, phase: str) -> int | None:
         """The same at the end of a phase in which some processes have more batches than others."""
@@ -151,10 +165,9 @@ class Stopping:
 
     def _ask(self, phase: str, *, done: bool) -> tuple[int | None, bool]:
         pace = self._paces[phase]
-        answers = self._gather((self._received, pace.wanted(), done))
-        pace.settle(min(wanted for _, wanted, _ in answers))
-        received = [signum for signum, _, _ in answers if signum is not None]
-        return received[0] if received else None, all(done for _, _, done in answers)
+        signum, shortest, going_on = self._largest((self._received or 0, -pace.wanted(), not done))
+        pace.settle(-shortest)
+        return signum or None, not going_on
 
 
 def _end_by(signum: int) -> None:
@@ -180,6 +193,8 @@ class WorkerInit:
 
     def __call__(self, worker_id: int) -> None:
         """Runs in the worker, at its start."""
+        import multiprocessing
+
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if _TELLS_SENDER:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -7,17 +7,17 @@ not something that they wait for until a collective gives up, which may take hal
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._errors import SetupError
 from ._stopping import SIGNALS, Stopped, Stopping
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 _END = "the end of the program"
 
@@ -60,6 +60,8 @@ def apart_on_error() -> Iterator[None]:
 
 def run_spawned(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     """Runs ``function(*args)`` in a process that ``spawn`` has started, as a launcher's process would."""
+    import multiprocessing
+
     # It was started afresh, and loaders would start their workers so, too, which needs data that can be sent to them.
     multiprocessing.set_start_method(None, force=True)
     with apart_on_error():
@@ -94,11 +96,11 @@ def wait_for_spawned(spawned: Spawned) -> None:
         with here.listening():
             running = dict(spawned.sentinels)
             while running and failed is None:
-                ended = [running.pop(sentinel) for sentinel in wait(list(running))]
+                ended = [running.pop(sentinel) for sentinel in _wait(list(running), None)]
                 failed = next((index for index in ended if _status(spawned.processes[index])), None)
             stopped = here.received or _signal_of(failed, spawned.processes)
             if stopped is not None:  # the others are at their end, too, and write what is left
-                wait(list(running), None if here.received else _GRACE)
+                _wait(list(running), None if here.received else _GRACE)
     finally:
         _end(spawned.processes)
     if stopped is not None:
@@ -107,6 +109,12 @@ def wait_for_spawned(spawned: Spawned) -> None:
         spawned.sentinels = {spawned.processes[failed].sentinel: failed}
     while not spawned.join():
         pass
+
+
+def _wait(sentinels: list[Any], timeout: float | None) -> list[Any]:
+    from multiprocessing.connection import wait  # here, since only processes that have started others need it
+
+    return wait(sentinels, timeout)
 
 
 def _signal_of(failed: int | None, processes: list[BaseProcess]) -> int | None:

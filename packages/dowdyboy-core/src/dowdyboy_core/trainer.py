@@ -124,6 +124,7 @@ class Trainer(Persistence):
         self._parts.set_training(True)
         batches = loader.epoch(ep, position.batch)
         self._continue_streams()
+        self._stopping.begin("train")
         with self._progress("train", ep, loader.count(), position.batch) as progress:
             for bat, closing in windows(batches, window, position.batch):
                 self._records.position = position.batch * self.world_size + self.rank
@@ -168,6 +169,7 @@ class Trainer(Persistence):
         done = position.val_batch = position.val_batch or 0
         batches = loader.epoch(ep, done)
         self._continue_streams()
+        self._stopping.begin("val")
         with self._progress("val", ep, loader.count(), done) as progress:
             for bat_idx, bat in enumerate(batches, done):
                 self._evaluate_batch(val_step, bat, bat_idx, position.val_step, progress)
@@ -218,7 +220,7 @@ class Trainer(Persistence):
             self._save_epoch(ep, None)  # so that the epoch is not lost
             raise SetupError(
                 f"save_best_rec={name!r} is not among the records of epoch {ep}: {sorted(records)}. Record it with "
-                "set_records, or name one of these."
+                f"set_records{', or name one of these' if records else ''}."
             )
         return self._backend.mean(records[name])
 

@@ -104,6 +104,14 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def largest(numbers: Sequence[int]) -> list[int]:
+    """For each place the largest of the numbers that the processes give."""
+    tensor = paddle.to_tensor(list(numbers), dtype="int64")
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    found: Any = tensor.tolist()
+    return list(found)
+
+
 def replicate(model: paddle.nn.Layer, find_unused_parameters: bool) -> paddle.nn.Layer:
     """The model wrapped for several processes; as it is if it has nothing to train."""
     if all(parameter.stop_gradient for parameter in model.parameters()):

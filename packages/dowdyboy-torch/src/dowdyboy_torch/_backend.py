@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,9 @@ class TorchBackend(Backend):
     def gather(self, value: Any) -> list[Any]:
         return [value] if self.world_size == 1 else _distributed.gather(value)
 
+    def largest(self, numbers: Sequence[int]) -> list[int]:
+        return list(numbers) if self.world_size == 1 else _distributed.largest(numbers)
+
     def barrier(self) -> None:
         self.gather(None)
 
@@ -110,10 +113,17 @@ class TorchBackend(Backend):
         if self._device.type == "cuda" and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([_state.to_tensor(item) for item in state["cuda"]])
 
-    def remember_rng(self) -> Callable[[], None]:
+    def set_rng_aside(self, seed: int) -> Callable[[], None]:
         if self._device.type == "cuda":
-            return super().remember_rng()
-        return partial(torch.set_rng_state, torch.get_rng_state())
+            return super().set_rng_aside(seed)
+        generator = torch.default_generator
+        state = generator.get_state()
+        generator.manual_seed(seed)
+
+        def put_back() -> None:
+            generator.set_state(state)
+
+        return put_back
 
     # ---- data
 

@@ -68,13 +68,23 @@ def _leave() -> None:
 def gather(value: Any) -> list[Any]:
     """A plain value of every process, in the order of the ranks."""
     # Not all_gather_object, since nobody could wait for its tensors.
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    device = _device()
     content = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8).to(device)
     sizes = [int(size) for size in _all_gather(torch.tensor([len(content)], device=device))]
     padded = content.new_zeros(max(sizes))
     padded[: len(content)] = content
     texts = _all_gather(padded)
     return [pickle.loads(text[:size].cpu().numpy().tobytes()) for text, size in zip(texts, sizes, strict=True)]
+
+
+def largest(numbers: Sequence[int]) -> list[int]:
+    """For each place the largest of the numbers that the processes give."""
+    found: list[int] = torch.stack(_all_gather(torch.tensor(numbers, device=_device()))).amax(0).tolist()
+    return found
+
+
+def _device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
 def _all_gather(own: torch.Tensor) -> list[torch.Tensor]:
