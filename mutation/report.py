@@ -1,7 +1,7 @@
 """Says what was found: a table of the modules, the mutants that survived without a reason, and their share.
 
-``python mutation/report.py`` prints it and fails if more than 5 % of the survivors are unexplained. With ``--write`` it
-puts the tables into docs/mutation.md.
+``python mutation/report.py`` prints it and fails if more than 5 % of the survivors are unexplained; with names of
+modules it looks at these alone. With ``--write`` it puts the tables into docs/mutation.md.
 """
 
 from __future__ import annotations
@@ -20,9 +20,15 @@ else:
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / ".mutation/results.json"
-EXPLAINED = ROOT / "mutation/explained.toml"
+EXPLAINED = ROOT / "mutation/explained"
 PAGE = ROOT / "docs/mutation.md"
 LIMIT = 0.05
+KINDS = {
+    "equivalent",  # nothing that can be observed differs
+    "speed",  # only how long it takes
+    "text",  # only the words for a person
+    "platform",  # differs on another system or version of Python than the one it was run on
+}
 LIVING = ("survived", "no test", "impossible")
 COLUMNS = {
     "mutants": ["all"],
@@ -38,36 +44,63 @@ COLUMNS = {
 
 
 class Reasons:
-    """The reasons of explained.toml, by the text of the lines that a mutant changes."""
+    """The reasons in explained/, by the text of the lines that a mutant changes.
 
-    def __init__(self, table: dict[str, Any]) -> None:
-        self.rules = [(re.compile(rule["change"], re.DOTALL), rule) for rule in table.get("rule", [])]
+    A file holds for the module that it is named after, rules.toml for all. A ``[[rule]]`` explains every mutant whose
+    ``before => after`` its expression fits as a whole; a ``[[survivor]]`` those of one function whose lines it quotes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.rules: list[tuple[str, re.Pattern[str], dict[str, Any]]] = []
         self.single: dict[tuple[str, str, str, str], dict[str, Any]] = {}
-        for entry in table.get("survivor", []):
-            for after in [entry["after"]] if isinstance(entry["after"], str) else entry["after"]:
-                self.single[entry["module"], entry["function"], entry["before"], after] = entry
         self.used: set[int] = set()
+        for path in sorted(folder.glob("*.toml")):
+            module = "" if path.stem == "rules" else path.stem
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            for entry in table.get("rule", []) + table.get("survivor", []):
+                entry["module"] = module
+                assert entry["kind"] in KINDS, entry
+            self.rules += [(module, re.compile(rule["change"], re.DOTALL), rule) for rule in table.get("rule", [])]
+            for entry in table.get("survivor", []):
+                for after in [entry["after"]] if isinstance(entry["after"], str) else entry["after"]:
+                    self.single[module, entry["function"], entry["before"], after] = entry
 
     def of(self, result: dict[str, Any]) -> dict[str, Any] | None:
         """The reason of a mutant, if there is one."""
         change = f"{result['before']} => {result['after']}"
         found = self.single.get((result["module"], result["function"], result["before"], result["after"]))
         if found is None:
-            found = next((rule for expression, rule in self.rules if expression.fullmatch(change)), None)
+            fitting = [rule for _, expression, rule in self._rules_of(result["module"]) if expression.fullmatch(change)]
+            found = fitting[0] if fitting else None
         if found is not None:
             self.used.add(id(found))
         return found
+
+    def _rules_of(self, module: str) -> list[tuple[str, re.Pattern[str], dict[str, Any]]]:
+        return [rule for rule in self.rules if rule[0] in ("", module)]
+
+    def idle(self, modules: set[str]) -> list[str]:
+        """The entries that fit no survivor of the modules that were run."""
+        entries = {id(entry): entry for entry in self.single.values()}
+        entries.update((id(rule), rule) for module, _, rule in self.rules if module)
+        return [
+            f"{entry['module']} {entry.get('function', 'rule')}: {entry.get('before', entry.get('change'))}"
+            for at, entry in entries.items()
+            if at not in self.used and entry["module"] in modules
+        ]
 
 
 def load() -> tuple[dict[str, dict[str, Any]], Reasons]:
     """The results of the runs and the reasons."""
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    return results, Reasons(tomllib.loads(EXPLAINED.read_text(encoding="utf-8")))
+    return results, Reasons(EXPLAINED)
 
 
 def main(arguments: list[str]) -> int:
     """Prints the report, and writes the page if asked to."""
     results, reasons = load()
+    names = [argument for argument in arguments if not argument.startswith("--")]
+    results = {key: result for key, result in results.items() if not names or result["module"] in names}
     rows: dict[str, Counter[str]] = defaultdict(Counter)
     why: dict[str, list[str]] = defaultdict(list)
     unexplained = []
@@ -90,18 +123,11 @@ def main(arguments: list[str]) -> int:
     print(table(rows))
     print({kind: len(keys) for kind, keys in why.items()})
     print(f"{tried} tried, {survivors} survived, {len(unexplained)} of them unexplained: {share:.1%} of the survivors")
-    for entry in unused(reasons, set(rows)):
+    for entry in reasons.idle(set(rows)):
         print(f"explains nothing: {entry}")
     if "--write" in arguments:
         write_page(table(rows), explained_table(results, reasons))
     return int(share > LIMIT)
-
-
-def unused(reasons: Reasons, modules: set[str]) -> list[str]:
-    """The entries of explained.toml that fit no survivor of the modules that were run."""
-    entries = {id(entry): entry for entry in reasons.single.values() if entry["module"] in modules}
-    idle = [entry for at, entry in entries.items() if at not in reasons.used]
-    return [f"{entry['module']} {entry['function']}: {entry['before']}" for entry in idle]
 
 
 def table(rows: dict[str, Counter[str]]) -> str:
