@@ -249,7 +249,7 @@ def _first_accepting(
 def _setting(parser: _Parser, action: argparse.Action, option: str | None, value: Any) -> dict[str, Any]:
     """What the namespace would get if the value were typed; an ArgumentError where it is not acceptable."""
     if value is None:
-        return {action.dest: None} if action.default is None else _refuse(action)
+        return {action.dest: None} if action.default is None else _refuse()
     if action.nargs == 0:
         return _flag(parser, action, option, value)
     grows = isinstance(action, argparse._AppendAction)
@@ -267,13 +267,13 @@ def _setting(parser: _Parser, action: argparse.Action, option: str | None, value
 def _flag(parser: _Parser, action: argparse.Action, option: str | None, value: Any) -> dict[str, Any]:
     """The setting of an option that takes no value."""
     if isinstance(action, argparse._CountAction):
-        return {action.dest: value} if type(value) is int and value >= 0 else _refuse(action)
+        return {action.dest: value} if type(value) is int and value >= 0 else _refuse()
     switch = isinstance(action, (argparse._StoreTrueAction, argparse._StoreFalseAction))
     if isinstance(action, argparse._StoreConstAction) and option is None and not switch:
         same = type(value) is type(action.const) and value == action.const
-        return {action.dest: value} if same else _refuse(action)
+        return {action.dest: value} if same else _refuse()
     if not isinstance(value, bool):
-        _refuse(action)
+        _refuse()
     if isinstance(action, argparse.BooleanOptionalAction):
         return {action.dest: value != (option or "").startswith("--no-")}
     if switch:
@@ -291,7 +291,7 @@ def _converted(parser: _Parser, action: argparse.Action, value: Any) -> Any:
     many = action.nargs not in (None, "?")
     items = value if many and isinstance(value, list) else [value]
     if parser._match_argument(action, "A" * len(items)) != len(items):
-        _refuse(action)
+        _refuse()
     converted = [_one(parser, action, item) for item in items]
     return converted if many else converted[0]
 
@@ -301,18 +301,18 @@ def _one(parser: _Parser, action: argparse.Action, item: Any) -> Any:
     if kind is None or kind is str or kind is bool:
         # bool("False") is True, and 007 as a text is not what 7 gives: only the type itself will do.
         if not isinstance(item, bool if kind is bool else str):
-            _refuse(action)
+            _refuse()
     elif not isinstance(item, str) and type(item) is not kind:
         if item is None or isinstance(item, (list, dict)):
-            _refuse(action)
+            _refuse()
         item = str(item)  # a number, as it would be typed
     value = parser._get_value(action, item)
     parser._check_value(action, value)
     return value
 
 
-def _refuse(action: argparse.Action) -> NoReturn:
-    raise argparse.ArgumentError(action, "")
+def _refuse() -> NoReturn:
+    raise argparse.ArgumentError(None, "")
 
 
 def _accepted(action: argparse.Action, option: str | None) -> str:
