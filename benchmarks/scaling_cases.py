@@ -43,6 +43,6 @@ class Case:
 
 CASES = [
     Case(model, shape, steps, recorded)
-    for model, shape, steps in [("conv", (3, 32, 32), 10), ("tiny", (64,), 100)]
+    for model, shape, steps in [("conv", (3, 32, 32), 40), ("tiny", (64,), 100)]
     for recorded in (False, True)
 ]
