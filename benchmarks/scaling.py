@@ -22,8 +22,12 @@ from scaling_cases import BATCH, CASES
 
 WORKER = Path(__file__).with_name("scaling_worker.py")
 MODELS = list(dict.fromkeys(case.model for case in CASES))
-HEADINGS = ("framework", "processes", "model", "extras", "ours/s", "hand/s", "ours:hand [95 %]", "hand:hand [95 %]")
-HEADINGS_OF_GAIN = ("framework", "model", "extras", "ours x1", "ours x{n}", "gain", "hand x1", "hand x{n}", "gain")
+HEADINGS = (
+    *("framework", "processes", "model", "data", "extras"),
+    *("ours/s", "hand/s", "ours:hand [95 %]", "hand:hand [95 %]"),
+)
+SAME = ("framework", "model", "data", "extras")
+HEADINGS_OF_GAIN = (*SAME, "ours x1", "ours x{n}", "gain", "hand x1", "hand x{n}", "gain")
 
 
 def chosen() -> argparse.Namespace:
@@ -82,6 +86,7 @@ def summarise(framework: str, processes: int, ranks: list[list[dict[str, Any]]])
                 "framework": framework,
                 "processes": processes,
                 "model": parts[0]["model"],
+                "data": parts[0]["data"],
                 "extras": parts[0]["extras"],
                 "ours_steps_per_second": rate["ours"],
                 "hand_steps_per_second": rate["hand"],
@@ -98,18 +103,18 @@ def summarise(framework: str, processes: int, ranks: list[list[dict[str, Any]]])
 def say_row(row: dict[str, Any]) -> list[str]:
     rates = [f"{row[f'{name}_steps_per_second']:.1f}" for name in ("ours", "hand")]
     ratios = ["{median:.3f} [{0:.3f}, {1:.3f}]".format(*row[of]["interval"], **row[of]) for of in ("ratio", "control")]
-    return [row["framework"], str(row["processes"]), row["model"], row["extras"], *rates, *ratios]
+    return [row["framework"], str(row["processes"]), row["model"], row["data"], row["extras"], *rates, *ratios]
 
 
 def gains(rows: list[dict[str, Any]], processes: int) -> list[dict[str, Any]]:
     """How many times the samples per second of one process several process."""
-    by_case = {(row["framework"], row["model"], row["extras"], row["processes"]): row for row in rows}
+    by_case = {(*(row[name] for name in SAME), row["processes"]): row for row in rows}
     found = []
     for (*case, number), many in by_case.items():
         one = by_case.get((*case, 1))
         if number != processes or one is None:
             continue
-        gain: dict[str, Any] = dict(zip(("framework", "model", "extras"), case, strict=True), processes=processes)
+        gain: dict[str, Any] = dict(zip(SAME, case, strict=True), processes=processes)
         for name in ("ours", "hand"):
             rates = [row[f"{name}_samples_per_second"] for row in (one, many)]
             gain |= {f"{name}_samples_per_second": rates, f"{name}_gain": rates[1] / rates[0]}
@@ -118,7 +123,7 @@ def gains(rows: list[dict[str, Any]], processes: int) -> list[dict[str, Any]]:
 
 
 def say_gain(gain: dict[str, Any]) -> list[str]:
-    said = [gain["framework"], gain["model"], gain["extras"]]
+    said = [gain[name] for name in SAME]
     for name in ("ours", "hand"):
         said += [f"{rate:.0f}" for rate in gain[f"{name}_samples_per_second"]] + [f"{gain[f'{name}_gain']:.2f}"]
     return said
@@ -156,7 +161,7 @@ def bars_of(rows: list[dict[str, Any]], framework: str) -> dict[str, dict[str, f
     found = {}
     for row in (row for row in rows if row["framework"] == framework):
         low, high = row["ratio"]["interval"]
-        name = f"ours: {row['model']}, {row['extras']}, x{row['processes']}"
+        name = f"ours: {row['model']}, {row['data']}, {row['extras']}, x{row['processes']}"
         found[name] = {"median": row["ratio"]["median"], "min": low, "max": high}
     return found
 

@@ -18,12 +18,14 @@ class Case:
 
     Attributes:
         model: ``"conv"`` or ``"tiny"``.
+        data: ``"tensors"``, a TensorDataset, or ``"own"``, a class that nothing is known of.
         shape: the shape of a sample.
         steps: timed steps in a block.
         recorded: keep each loss and show a bar, or nothing but the training itself.
     """
 
     model: str
+    data: str
     shape: tuple[int, ...]
     steps: int
     recorded: bool
@@ -42,7 +44,8 @@ class Case:
 
 
 CASES = [
-    Case(model, shape, steps, recorded)
-    for model, shape, steps in [("conv", (3, 32, 32), 10), ("tiny", (64,), 100)]
+    Case(model, data, shape, steps, recorded)
+    for model, shape, steps in [("conv", (3, 32, 32), 20), ("tiny", (64,), 100)]
+    for data in ("tensors", "own")
     for recorded in (False, True)
 ]

@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 from paddle.distributed import fleet as untyped_fleet
-from paddle.io import DataLoader, Dataset, DistributedBatchSampler
+from paddle.io import DataLoader, Dataset, DistributedBatchSampler, TensorDataset
 from scaling_cases import BATCH, CLASSES, Case
 from tqdm import tqdm
 
@@ -33,6 +33,12 @@ class Samples(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray[Any, Any], np.int64]:
         return self.samples[index], self.labels[index]
+
+
+def make_data(case: Case) -> Dataset[Any]:
+    if case.data == "own":
+        return Samples(case)
+    return TensorDataset(list(map(paddle.to_tensor, case.samples(WORLD_SIZE))))
 
 
 def make_model(case: Case) -> nn.Layer:
@@ -62,7 +68,7 @@ class HandWritten:
     def __init__(self, case: Case, workers: int) -> None:
         self.shown = case.recorded and RANK == 0
         self.recorded = case.recorded
-        data = Samples(case)
+        data = make_data(case)
         self.model = make_model(case)
         self.optimizer: Any = make_optimizer(self.model)
         self.loss_func = nn.CrossEntropyLoss()
@@ -112,7 +118,7 @@ class Ours:
         )
         self.trainer = Trainer(config)
         model = make_model(case)
-        loader = DataLoader(Samples(case), batch_size=BATCH, shuffle=True, num_workers=workers)
+        loader = DataLoader(make_data(case), batch_size=BATCH, shuffle=True, num_workers=workers)
         self.trainer.set_train_dataloader(loader)
         self.trainer.set_model(model)
         self.trainer.set_component(nn.CrossEntropyLoss())

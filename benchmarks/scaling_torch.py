@@ -12,7 +12,7 @@ import torch.distributed as dist
 from scaling_cases import BATCH, CLASSES, Case
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
 from tqdm import tqdm
 
 from dowdyboy_torch import Trainer, TrainerConfig
@@ -34,6 +34,12 @@ class Samples(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.samples[index], self.labels[index]
+
+
+def make_data(case: Case) -> Dataset[Any]:
+    if case.data == "own":
+        return Samples(case)
+    return TensorDataset(*map(torch.from_numpy, case.samples(WORLD_SIZE)))
 
 
 def make_model(case: Case) -> nn.Module:
@@ -63,7 +69,7 @@ class HandWritten:
     def __init__(self, case: Case, workers: int) -> None:
         self.shown = case.recorded and RANK == 0
         self.recorded = case.recorded
-        data = Samples(case)
+        data = make_data(case)
         self.model = make_model(case)
         self.optimizer = make_optimizer(self.model)
         self.loss_func = nn.CrossEntropyLoss()
@@ -110,7 +116,7 @@ class Ours:
         )
         self.trainer = Trainer(config)
         model = make_model(case)
-        self.trainer.set_train_dataloader(DataLoader(Samples(case), BATCH, shuffle=True, num_workers=workers))
+        self.trainer.set_train_dataloader(DataLoader(make_data(case), BATCH, shuffle=True, num_workers=workers))
         self.trainer.set_model(model)
         self.trainer.set_component(nn.CrossEntropyLoss())
         self.trainer.set_optimizer(make_optimizer(model))

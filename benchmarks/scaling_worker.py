@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def time_block(contender: Any, case: Case, number: int) -> float:
 
 def measure(framework: Any, case: Case, blocks: int, workers: int, out: Path) -> dict[str, Any]:
     """Seconds a block of each contender, one block of each a round."""
-    folder = out / f"{case.model}_{case.extras}"
+    folder = out / f"{case.model}_{case.data}_{case.extras}"
     contenders = {
         "ours": framework.Ours(case, workers, folder),
         "hand": framework.HandWritten(case, workers),
@@ -44,10 +45,22 @@ def measure(framework: Any, case: Case, blocks: int, workers: int, out: Path) ->
     for number in range(1, blocks + 1):
         for name in turns(CONTENDERS, number):
             seconds[name].append(time_block(contenders[name], case, number))
-    return {"model": case.model, "extras": case.extras, "steps": case.steps, "seconds": seconds}
+    said = {"model": case.model, "data": case.data, "extras": case.extras}
+    return {**said, "steps": case.steps, "seconds": seconds}
+
+
+def stay_on_one_core() -> None:
+    """Gives each process of the job a core of its own, if there are enough: wandering ones drown what is measured."""
+    rank = int(os.environ.get("RANK", os.environ.get("PADDLE_TRAINER_ID", "0")))
+    processes = int(os.environ.get("WORLD_SIZE", os.environ.get("PADDLE_TRAINERS_NUM", "1")))
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) >= processes:
+            os.sched_setaffinity(0, {cores[rank]})
 
 
 def main(name: str, blocks: str, workers: str, models: str, out: str) -> None:
+    stay_on_one_core()  # before there are threads
     framework = importlib.import_module(f"scaling_{name}")
     framework.begin()
     found = []

@@ -118,7 +118,7 @@ def flat(figures: dict[str, Any]) -> Iterator[Goal]:
 def scaling(figures: dict[str, Any]) -> Iterator[Goal]:
     for row in figures["rows"]:
         if row["processes"] > 1:
-            what = f"{row['processes']} processes, {row['model']}, {row['extras']}, ours : hand-written"
+            what = f"{row['processes']} processes, {row['model']}, {row['data']}, {row['extras']}, ours : hand-written"
             yield Goal(what, 0.98, "", row["ratio"]["median"], row["framework"], least=True)
 
 

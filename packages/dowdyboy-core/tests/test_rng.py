@@ -138,7 +138,8 @@ def test_a_block_draws_what_its_seed_says() -> None:
 @pytest.mark.parametrize("found", [True, False])
 def test_pythons_stream_is_put_back_with_and_without_its_words(found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     streams = RandomStreams(OneStream())
-    monkeypatch.setattr(streams._python, "_found", found)
+    if not found:
+        monkeypatch.setattr(streams._python, "_words", None)
     for draws in range(700):  # more than there are words
         random.seed(8)
         for _ in range(draws % 3):
@@ -158,7 +159,7 @@ def test_pythons_stream_is_put_back_with_and_without_its_words(found: bool, monk
 def test_pythons_words_are_found_on_cpython() -> None:
     for seed in (1, 2):
         random.seed(seed)
-        assert RandomStreams(OneStream())._python._found
+        assert RandomStreams(OneStream())._python._words is not None
 
 
 def test_words_that_are_not_there_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +167,7 @@ def test_words_that_are_not_there_are_not_used(monkeypatch: pytest.MonkeyPatch) 
         """Another kind of generator behind the functions."""
 
     monkeypatch.setattr(random, "getstate", Own().getstate)
-    assert not RandomStreams(OneStream())._python._found
+    assert RandomStreams(OneStream())._python._words is None
 
 
 def test_a_block_that_fails_puts_the_streams_back_too() -> None:

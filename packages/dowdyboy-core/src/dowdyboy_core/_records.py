@@ -35,14 +35,15 @@ class _Column:
         self._choose_plain()
 
     def add(self, dtype: str, value: Any) -> None:
-        if _RANK_OF_TYPE.index(dtype) > _RANK_OF_TYPE.index(self.dtype):
+        if dtype != self.dtype and _RANK_OF_TYPE.index(dtype) > _RANK_OF_TYPE.index(self.dtype):
             self.dtype = dtype
             if isinstance(self.values, array):
                 self.values = array(_CODE[dtype], self.values)
-        if isinstance(self.values, array) and type(value) not in _TYPE_OF_PYTHON:
+                self._choose_plain()
+        if type(value) not in _TYPE_OF_PYTHON and isinstance(self.values, array):
             self.values = self.values.tolist()
+            self._choose_plain()
         self.values.append(value)
-        self._choose_plain()
 
     def _choose_plain(self) -> None:
         code = self.values.typecode if isinstance(self.values, array) else None

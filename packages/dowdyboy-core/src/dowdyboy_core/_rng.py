@@ -96,23 +96,24 @@ class _PythonStream:
 
     def __init__(self) -> None:
         self._owner: Any = random.getstate.__self__  # type: ignore[attr-defined] # whose methods the functions are
-        self._words = id(self._owner) + object.__basicsize__
-        self._found = self._is_there()
+        self._words = self._find_words()
 
-    def _is_there(self) -> bool:
+    def _find_words(self) -> memoryview | None:
         if type(self._owner) is not random.Random or random.Random.__basicsize__ < object.__basicsize__ + self._SIZE:
-            return False
+            return None
+        words = _memory(id(self._owner) + object.__basicsize__, self._SIZE)
         *key, position = random.getstate()[1]
-        return ctypes.string_at(self._words, self._SIZE) == struct.pack("=625I", position, *key)
+        return words if words == struct.pack("=625I", position, *key) else None
 
     def set_aside(self) -> Callable[[], None]:
         """Gives the function that puts the stream back."""
-        if not self._found:
+        words = self._words
+        if words is None:
             return partial(random.setstate, random.getstate())
-        kept, gauss = ctypes.string_at(self._words, self._SIZE), self._owner.gauss_next
+        kept, gauss = words.tobytes(), self._owner.gauss_next
 
         def put_back() -> None:
-            ctypes.memmove(self._words, kept, self._SIZE)
+            words[:] = kept
             self._owner.gauss_next = gauss
 
         return put_back
@@ -129,7 +130,9 @@ class _NumpyStream:
 
     def __init__(self) -> None:
         self._spares: list[Any] = []  # one in use for each stream set aside
-        self._without: tuple[Any, bytes] | None = None  # a generator, and where it stood when no number was kept
+        self._generator: Any = None  # numpy's own, when last looked at
+        self._words: memoryview | None = None  # the state of that
+        self._without: bytes | None = None  # where it stood when no number was kept
 
     def set_aside(self) -> Callable[[], None]:
         """Gives the function that puts the stream back."""
@@ -137,9 +140,11 @@ class _NumpyStream:
 
         numpy_random: Any = np.random  # whose stubs leave out two functions
         generator = numpy_random.get_bit_generator()
-        here = _place_of(generator)
+        if generator is not self._generator:
+            self._generator, self._words, self._without = generator, _words_of(generator), None
+        here = None if self._words is None else self._words.tobytes()
         kept = None
-        if here is None or self._without is None or self._without[0] is not generator or self._without[1] != here:
+        if here is None or here != self._without:
             state = np.random.get_state(legacy=False)
             kept = state if state["has_gauss"] else None
         spare = self._spares.pop() if self._spares else np.random.MT19937()
@@ -149,14 +154,19 @@ class _NumpyStream:
             numpy_random.set_bit_generator(generator)
             if kept is not None:
                 np.random.set_state(kept)
-            self._without = None if kept is not None or here is None else (generator, here)
+            if generator is self._generator:
+                self._without = here if kept is None else None
             self._spares.append(spare)
 
         return put_back
 
 
-def _place_of(generator: Any) -> bytes | None:
-    """The 624 words and the position of numpy's usual generator as they are in memory; None for another kind."""
+def _words_of(generator: Any) -> memoryview | None:
+    """The 624 words and the position of numpy's usual generator, where they are in memory; None for another kind."""
     if type(generator).__name__ != "MT19937":
         return None
-    return ctypes.string_at(generator.ctypes.state_address, 4 * 624 + 4)
+    return _memory(generator.ctypes.state_address, 4 * 624 + 4)
+
+
+def _memory(address: int, size: int) -> memoryview:
+    return memoryview((ctypes.c_char * size).from_address(address)).cast("B")

@@ -29,6 +29,7 @@ from ._tracker import VisualDLTracker
 
 
 @cache
+@cache  # to ask costs a microsecond, for each tensor that is recorded
 def _name_of(dtype: paddle.dtype) -> str:
     return str(dtype).removeprefix("paddle.")
 
