@@ -292,8 +292,10 @@ def test_a_loader_with_workers_is_made_once_and_reads_the_batches_of_each_epoch(
 
 def test_a_worker_seeds_its_streams_and_has_nothing_to_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     loader, noted = loader_of(parts_of(Counting(6)))
-    monkeypatch.setattr(_data.os, "getpid", lambda: -1)
-    assert [index for batch in loader.epoch(1) for index, _ in batch] == list(range(6))
+    with monkeypatch.context() as patched:
+        patched.setattr(_data.os, "getpid", lambda: -1)
+        batches = list(loader.epoch(1))
+    assert [index for batch in batches for index, _ in batch] == list(range(6))
     assert noted == [derive_seed(5, "batch", 1, 0), derive_seed(5, "batch", 1, 1)]
 
 

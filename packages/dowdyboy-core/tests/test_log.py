@@ -105,9 +105,11 @@ def test_what_can_not_be_is_refused(tmp_path: Path, path: str, mode: str, says: 
 
 
 def test_folders_are_made_and_the_format_may_name_the_logger(tmp_path: Path) -> None:
-    logging_conf(tmp_path / "a" / "b" / "run.log", format="%(name)s: %(message)s")
-    log("100 %s")
-    assert (tmp_path / "a" / "b" / "run.log").read_text() == "dowdyboy: 100 %s\n"
+    run_log = log_module.RunLog()
+    run_log.open(tmp_path / "a" / "b" / "run.log", logging.INFO, "%(name)s: %(message)s", "a")
+    run_log.write({"%s": 1})
+    run_log.close()
+    assert (tmp_path / "a" / "b" / "run.log").read_text() == "dowdyboy: {'%s': 1}\n"
 
 
 @pytest.mark.parametrize("main", [True, False])

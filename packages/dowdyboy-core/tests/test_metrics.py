@@ -305,7 +305,7 @@ def test_a_run_that_begins_anew_cuts_all_and_without_a_file_does_nothing(metrics
         (SimpleNamespace(ndim=1), None),
         (SimpleNamespace(), None),
     ],
-    ids=repr,
+    ids=["no axes", "one element", "of torch", "two elements", "one axis", "nothing"],
 )
 def test_a_tensor_is_known_by_what_it_has(value: Any, number: float | None) -> None:
     assert as_number(value, lambda item: 7.0) == number

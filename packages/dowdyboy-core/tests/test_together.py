@@ -224,6 +224,14 @@ def test_a_signal_that_comes_here_is_passed_on_and_all_are_waited_for(
     assert "SIGTERM: stopping" in capfd.readouterr().err
 
 
+def test_it_is_waited_for_as_long_as_was_asked() -> None:
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+    with receiving, sending:
+        assert _together._wait([receiving], 0.01) == []
+        sending.send("now")
+        assert _together._wait([receiving], None) == [receiving]
+
+
 @pytest.fixture
 def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begins as a program does."""

@@ -266,9 +266,10 @@ def test_processes_stay_in_step_with_a_loop_by_hand(crashing: Any, tmp_path: Pat
         run = Run(crashing, tmp_path, meeting, rank, enable_save_checkpoint=False, auto_optimize=False)
 
         def step(trainer: Any, bat: float, bat_idx: int, global_step: int) -> None:
-            trainer.zero_grad(run.optimizer)
-            trainer.backward((run.model.w, 1.0))
-            trainer.step(run.optimizer)
+            if bat_idx % 2:
+                trainer.zero_grad(run.optimizer)
+                trainer.backward((run.model.w, 1.0))
+                trainer.step(run.optimizer)
 
         run.trainer.fit(step)
         return run.model.w.value

@@ -191,4 +191,4 @@ def test_a_worker_is_deaf_to_signals_and_watches_its_employer_beside_its_work(
     assert begun == [7]
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     assert (signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])) == tells_sender
-    assert [watching.get(timeout=30) for _ in range(2)] == [(employer, True)] * 2
+    assert [watching.get(timeout=10) for _ in range(2)] == [(employer, True)] * 2
