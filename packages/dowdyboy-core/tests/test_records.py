@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dowdyboy_core import ConfigError
@@ -256,6 +256,8 @@ ROWS = st.lists(st.sampled_from(sorted(VALUES)), unique=True).flatmap(
 )
 
 
+@settings(deadline=None)
+@example([[], [{"number": 0, "truth": True}], [{"truth": True}]], 2)  # the lower process has only the second name
 @given(st.lists(st.lists(ROWS, max_size=3), max_size=7), st.integers(2, 3))
 def test_processes_together_record_what_one_would(batches: list[list[dict[str, Any]]], world_size: int) -> None:
     one = records_of(*(row for batch in batches for row in batch))
