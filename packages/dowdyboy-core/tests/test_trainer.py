@@ -174,6 +174,19 @@ def test_a_run_that_was_stopped_in_training_goes_on_there(
     assert shown(capsys.readouterr().err) == ["Epoch 1/1 train 4/4", "Epoch 1/1 val 4/4"]
 
 
+def test_the_last_checkpoint_is_refreshed_within_an_epoch_under_its_number(crashing: Any, tmp_path: Path) -> None:
+    run = Run(crashing, tmp_path, save_steps=3)
+    there: list[list[str]] = []
+
+    def look(bat: float) -> None:
+        run.trainer.wait_for_checkpoint()
+        there.append([path.name for path in (tmp_path / "checkpoint").glob("*_epoch_*")])
+
+    run.on_batch = look
+    run.fit()
+    assert there == [*[[]] * 3, *[["last_epoch_1"]] * 5]
+
+
 def test_a_signal_at_the_very_end_is_told_once_all_is_done(crashing: Any, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         Run(crashing, tmp_path).fit(stop)
