@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dowdyboy_core import _data
 from dowdyboy_core._data import EpochLoader, MapParts, Share, StreamParts, _share_of, deal, open_loader
 from dowdyboy_core._order import FixedSizeBatches, SequentialOrder, ShuffledOrder, SingleIndices
 from dowdyboy_core._rng import RandomStreams
@@ -256,7 +256,7 @@ def test_a_stream_has_a_seed_to_begin_with_and_one_for_each_batch(lazy: bool) ->
 
 
 def test_a_batch_of_a_stream_may_be_anything() -> None:
-    batches = [None, 0, [], None]
+    batches: list[Any] = [None, 0, [], None]
     assert run(stream(lambda: iter(batches))) == batches
 
 
@@ -293,7 +293,7 @@ def test_a_loader_with_workers_is_made_once_and_reads_the_batches_of_each_epoch(
 def test_a_worker_seeds_its_streams_and_has_nothing_to_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     loader, noted = loader_of(parts_of(Counting(6)))
     with monkeypatch.context() as patched:
-        patched.setattr(_data.os, "getpid", lambda: -1)
+        patched.setattr(os, "getpid", lambda: -1)
         batches = list(loader.epoch(1))
     assert [index for batch in batches for index, _ in batch] == list(range(6))
     assert noted == [derive_seed(5, "batch", 1, 0), derive_seed(5, "batch", 1, 1)]

@@ -232,7 +232,7 @@ def test_points_have_the_time_at_which_they_were_logged_or_drawn_anew(
     times: list[float] = []
     viewer = SimpleNamespace(write=lambda drawn: times.extend(point.time for point in drawn), close=lambda: None)
     now = [100.0]
-    monkeypatch.setattr(_metrics.time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0])
     log = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", lambda: viewer, pytest.fail)
     for seconds in (100.0, 200.0):
         now[0] = seconds

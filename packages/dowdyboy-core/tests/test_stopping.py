@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,7 +25,7 @@ class Job:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
         self.asked: list[float] = []
-        monkeypatch.setattr(_stopping.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
         self.stopping = Stopping(self._largest, 0, 2)
 
     def _largest(self, numbers: Sequence[int]) -> Sequence[int]:
@@ -96,7 +98,7 @@ NOTHING_YET = (0, -1, 1)
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which stands still; its one item can be changed."""
     now = [100.0]
-    monkeypatch.setattr(_stopping.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 
@@ -191,9 +193,7 @@ def usual_handlers() -> Iterator[None]:
 def ended_by(monkeypatch: pytest.MonkeyPatch, usual_handlers: None) -> list[tuple[int, Any]]:
     """The signals that the process would have ended by, and how they would have been handled."""
     ended: list[tuple[int, Any]] = []
-    monkeypatch.setattr(
-        _stopping.signal, "raise_signal", lambda signum: ended.append((signum, signal.getsignal(signum)))
-    )
+    monkeypatch.setattr(signal, "raise_signal", lambda signum: ended.append((signum, signal.getsignal(signum))))
     return ended
 
 
@@ -254,7 +254,7 @@ def test_a_process_forked_from_one_that_listens_ends_by_sigterm_and_leaves_ctrl_
 ) -> None:
     stopping = Stopping(nobody, 0, 1, then=pytest.fail)
     with stopping.listening(), monkeypatch.context() as patched:
-        patched.setattr(_stopping.os, "getpid", lambda: -1)
+        patched.setattr(os, "getpid", lambda: -1)
         send(signal.SIGINT)
         send(signal.SIGTERM)
     assert ended_by == [(signal.SIGTERM, signal.SIG_DFL)]
@@ -290,8 +290,8 @@ def test_a_handler_that_no_python_code_has_set_gives_way_to_the_default(
 ) -> None:
     was_set: list[tuple[int, Any]] = []
     with monkeypatch.context() as patched:  # Python gives None for such a handler
-        patched.setattr(_stopping.signal, "getsignal", lambda signum: None)
-        patched.setattr(_stopping.signal, "signal", lambda signum, handler: was_set.append((signum, handler)))
+        patched.setattr(signal, "getsignal", lambda signum: None)
+        patched.setattr(signal, "signal", lambda signum, handler: was_set.append((signum, handler)))
         with Stopping(nobody, 0, 1).listening():
             assert [signum for signum, _ in was_set] == [signal.SIGTERM, signal.SIGINT]
             was_set.clear()

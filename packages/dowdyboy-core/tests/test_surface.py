@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_core import ConfigError, Point, Trainer, TrainerConfig, _surface
+from dowdyboy_core import ConfigError, Point, Trainer, TrainerConfig
 
 
 class Viewer:
@@ -163,7 +163,7 @@ def test_a_folder_that_may_not_be_written_to_is_refused(
 ) -> None:
     wanted = os.W_OK | os.X_OK
     with monkeypatch.context() as patched:  # since root may do everything
-        patched.setattr(_surface.os, "access", lambda path, mode: not mode & wanted)
+        patched.setattr(os, "access", lambda path, mode: not mode & wanted)
         with pytest.raises(ConfigError) as caught:
             Trainer(TrainerConfig(out_dir=tmp_path), crashing.PlainBackend())
     assert str(caught.value) == f"out_dir={str(tmp_path)!r} can't be written to. Give a folder that can be."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -131,7 +132,7 @@ class Job:
         self.names = list(processes)
         self.sentinels: dict[Any, int] = {process: index for index, process in enumerate(self.processes)}
         monkeypatch.setattr(_together, "_wait", self.wait)
-        monkeypatch.setattr(_together.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
     def note(self, what: str, process: Simulated, *more: Any) -> None:
         self.done.append((what, self.names[self.processes.index(process)], *more))

@@ -206,7 +206,8 @@ def test_a_run_with_epochs_left_does_not_say_that_nothing_is(crashing: Any, tmp_
 def test_a_hook_may_call_sys_exit(crashing: Any, tmp_path: Path) -> None:
     run = Run(crashing, tmp_path)
     run.on_batch = lambda bat: sys.exit(3)
-    for phase in (run.fit, lambda: run.trainer.test(run.step)):
+    phases: list[Callable[[], None]] = [run.fit, lambda: run.trainer.test(run.step)]
+    for phase in phases:
         with pytest.raises(SystemExit) as caught:
             phase()
         assert caught.value.code == 3

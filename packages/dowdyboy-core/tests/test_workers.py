@@ -98,11 +98,11 @@ class Around:
         self.waited: list[float] = []
         self.parent = ABOVE
         self.there = {EMPLOYER, ABOVE}
-        monkeypatch.setattr(_stopping.os, "getppid", lambda: self.parent)
-        monkeypatch.setattr(_stopping.os, "kill", self.kill)
-        monkeypatch.setattr(_stopping.os, "_exit", self.exit)
-        monkeypatch.setattr(_stopping.time, "sleep", self.wait)
-        monkeypatch.setattr(_stopping.signal, "sigtimedwait", self.sigtimedwait, raising=False)
+        monkeypatch.setattr(os, "getppid", lambda: self.parent)
+        monkeypatch.setattr(os, "kill", self.kill)
+        monkeypatch.setattr(os, "_exit", self.exit)
+        monkeypatch.setattr(time, "sleep", self.wait)
+        monkeypatch.setattr(signal, "sigtimedwait", self.sigtimedwait, raising=False)
 
     def kill(self, pid: int, signum: int) -> None:
         assert signum == 0, "it only asks whether the process is there"
@@ -158,7 +158,7 @@ def test_an_employer_of_another_user_is_there(monkeypatch: pytest.MonkeyPatch) -
     def refuse(pid: int, signum: int) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(_stopping.os, "kill", refuse)
+    monkeypatch.setattr(os, "kill", refuse)
     assert _stopping._exists(EMPLOYER) is True
 
 
@@ -183,7 +183,7 @@ def test_a_worker_is_deaf_to_signals_and_watches_its_employer_beside_its_work(
     watching: queue.Queue[tuple[int, bool]] = queue.Queue()
     begun: list[int] = []
     monkeypatch.setattr(_stopping, "_TELLS_SENDER", tells_sender)
-    monkeypatch.setattr(_stopping.os, "getppid", lambda: ABOVE)
+    monkeypatch.setattr(os, "getppid", lambda: ABOVE)
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: parent)
     monkeypatch.setattr(_stopping, "_serve", lambda pid: watching.put((pid, threading.current_thread().daemon)))
     WorkerInit(begun.append)(7)
