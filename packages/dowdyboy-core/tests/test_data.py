@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dowdyboy_core._data import MapParts, Share, StreamParts, _share_of, deal, open_loader
+from dowdyboy_core._data import EpochLoader, MapParts, Share, StreamParts, _share_of, deal, open_loader
 from dowdyboy_core._order import FixedSizeBatches, SequentialOrder, ShuffledOrder, SingleIndices
 from dowdyboy_core._rng import RandomStreams
+from dowdyboy_core.rand import derive_seed
 
 
 class NoStreams:
@@ -205,3 +209,148 @@ def test_a_stream_is_read_only_as_far_as_it_is_used() -> None:
     batches = open_loader(stream(numbers), STREAMS, 5, Share(), fill_up=True).epoch(1)
     assert [next(batches), next(batches)] == [0, 1]
     assert read == [0, 1]
+
+
+class Seeds:
+    """Random streams that only note what they are seeded with, and whether they were put back."""
+
+    def __init__(self) -> None:
+        self.noted: list[Any] = []
+
+    def seed(self, seed: int) -> None:
+        self.noted.append(seed)
+
+    def set_aside(self, seed: int) -> Callable[[], None]:
+        self.noted.append(seed)
+        return lambda: self.noted.append("put back")
+
+    @contextmanager
+    def isolated(self, seed: int) -> Iterator[None]:
+        put_back = self.set_aside(seed)
+        yield
+        put_back()
+
+
+def loader_of(parts: Any, share: Share = Share(), fill_up: bool = True) -> tuple[EpochLoader, list[Any]]:  # noqa: B008
+    """A loader, and what its random streams note."""
+    streams: Any = Seeds()
+    return open_loader(parts, streams, 5, share, fill_up=fill_up), streams.noted
+
+
+def seeds_of(epoch: int, *numbers: int) -> list[Any]:
+    return [item for number in numbers for item in (derive_seed(5, "batch", epoch, number), "put back")]
+
+
+def test_every_batch_has_the_seed_of_its_number() -> None:
+    loader, noted = loader_of(parts_of(Counting(14)), Share(1, 2))
+    list(loader.epoch(2, 1))
+    assert noted == seeds_of(2, 3, 0), "the last one is the first one again"
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_a_stream_has_a_seed_to_begin_with_and_one_for_each_batch(lazy: bool) -> None:
+    loader, noted = loader_of(StreamParts(lambda: iter("abc"), None, lazy), Share(0, 2))
+    assert list(loader.epoch(3)) == ["a", "c"]
+    begin = [derive_seed(5, "stream", 3), "put back"]
+    assert noted == begin + (seeds_of(3, 0, 1, 2, 3) if lazy else [])
+
+
+def test_a_batch_of_a_stream_may_be_anything() -> None:
+    batches: list[Any] = [None, 0, [], None]
+    assert run(stream(lambda: iter(batches))) == batches
+
+
+class WithWorkers:
+    """A native loader that has workers, which run here."""
+
+    def __init__(self, dataset: Any, sampler: Any, read: Callable[[Any], Any]) -> None:
+        self.dataset, self.sampler, self.read = dataset, sampler, read
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self.read([self.dataset[key] for key in keys]) for keys in self.sampler])
+
+
+def with_workers(made: list[WithWorkers]) -> dict[str, Any]:
+    def make(*given: Any) -> WithWorkers:
+        made.append(WithWorkers(*given))
+        return made[-1]
+
+    return {"workers": 2, "with_workers": make}
+
+
+def test_a_loader_with_workers_is_made_once_and_reads_the_batches_of_each_epoch() -> None:
+    made: list[WithWorkers] = []
+    loader, noted = loader_of(parts_of(Counting(14), **with_workers(made)), Share(1, 2))
+    assert [index for batch in loader.epoch(2, 1) for index, _ in batch] == [9, 10, 11, 0, 1, 2]
+    assert [index for batch in loader.epoch(4) for index, _ in batch] == [3, 4, 5, 9, 10, 11, 0, 1, 2]
+    [native] = made
+    assert [len(native.dataset), len(native.sampler)] == [14, 3]
+    around = [[derive_seed(5, "workers", epoch), "put back"] for epoch in (2, 4)]
+    within = [seeds_of(2, 3, 0), seeds_of(4, 1, 3, 0)]
+    assert noted == [note for outer, inner in zip(around, within, strict=True) for note in (outer[0], *inner, outer[1])]
+
+
+def test_a_worker_seeds_its_streams_and_has_nothing_to_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader, noted = loader_of(parts_of(Counting(6)))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", lambda: -1)
+        batches = list(loader.epoch(1))
+    assert [index for batch in batches for index, _ in batch] == list(range(6))
+    assert noted == [derive_seed(5, "batch", 1, 0), derive_seed(5, "batch", 1, 1)]
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_what_is_read_at_once_needs_no_seed(workers: bool) -> None:
+    made: list[WithWorkers] = []
+    data = Counting(6)
+    several = with_workers(made) if workers else {}
+    loader, noted = loader_of(parts_of(data, read_at_once=lambda indices: tuple(indices), **several))
+    assert list(loader.epoch(1)) == [(0, 1, 2), (3, 4, 5)]
+    assert noted == ([derive_seed(5, "workers", 1), "put back"] if workers else [])
+    assert data.read == []
+
+
+def test_a_native_loader_may_know_neither_the_size_of_the_data_nor_the_number_of_batches() -> None:
+    class Unsized:
+        def __getitem__(self, index: int) -> tuple[int, int]:
+            return index, 0
+
+    class Endless:
+        def count(self) -> None:
+            return None
+
+        def batches(self, seed: int, epoch: int) -> Iterator[list[int]]:
+            return iter([[1], [2]])
+
+    made: list[WithWorkers] = []
+    parts = MapParts(Unsized(), Endless(), list, True, **with_workers(made))  # type: ignore[arg-type]
+    loader, _ = loader_of(parts)
+    assert list(loader.epoch(1)) == [[(1, 0)], [(2, 0)]]
+    assert loader.count() is None
+    assert len(made[0].dataset) == 0
+    with pytest.raises(TypeError, match="no length"):
+        len(made[0].sampler)
+
+
+@pytest.mark.parametrize(("fill_up", "counts"), [(True, [2, 2, 2]), (False, [2, 1, 1])])
+def test_how_many_batches_each_process_gets(fill_up: bool, counts: list[int]) -> None:
+    loaders = [loader_of(parts_of(Counting(10)), Share(rank, 3), fill_up)[0] for rank in range(3)]
+    assert [loader.count() for loader in loaders] == counts == [len(list(loader.epoch(1))) for loader in loaders]
+
+
+@pytest.mark.parametrize(("fill_up", "most"), [(True, 3), (False, 1)])
+def test_no_more_batches_are_kept_than_may_be_needed_again(fill_up: bool, most: int) -> None:
+    class Batch:
+        pass
+
+    there: WeakSet[Batch] = WeakSet()
+
+    def batches() -> Iterator[Batch]:
+        for _ in range(20):
+            batch = Batch()
+            there.add(batch)
+            yield batch
+            del batch
+
+    for _ in deal(batches(), Share(1, 3), fill_up):
+        assert len(there) <= most

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -98,3 +102,43 @@ def test_what_can_not_be_is_refused(tmp_path: Path, path: str, mode: str, says: 
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match=says):
         logging_conf(tmp_path / path, filemode=mode)
+
+
+def test_folders_are_made_and_the_format_may_name_the_logger(tmp_path: Path) -> None:
+    run_log = log_module.RunLog()
+    run_log.open(tmp_path / "a" / "b" / "run.log", logging.INFO, "%(name)s: %(message)s", "a")
+    run_log.write({"%s": 1})
+    run_log.close()
+    assert (tmp_path / "a" / "b" / "run.log").read_text() == "dowdyboy: {'%s': 1}\n"
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_who_is_the_main_process_may_be_a_method_or_a_value(main: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    for acc in (Rank(main), SimpleNamespace(is_local_main_process=main)):
+        log("one", acc)
+        warn("two", acc)
+    assert capsys.readouterr().out.splitlines() == (["one", "two"] * 2 if main else [])
+
+
+def test_a_line_is_out_at_once_where_nobody_has_imported_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "tqdm", raising=False)
+    out = io.BytesIO()
+    with redirect_stdout(io.TextIOWrapper(out, encoding="utf-8", newline="\n")):
+        log("one")
+        assert out.getvalue() == b"one\n"
+
+
+def test_a_line_is_out_at_once_above_the_bars_of_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bars:
+        """Stands for ``tqdm.tqdm``, which clears its bars, writes the line and draws them again."""
+
+        @staticmethod
+        def write(text: str, file: Any = None) -> None:
+            assert file is sys.stdout
+            file.write(f"above: {text}\n")
+
+    monkeypatch.setitem(sys.modules, "tqdm", SimpleNamespace(tqdm=Bars))
+    out = io.BytesIO()
+    with redirect_stdout(io.TextIOWrapper(out, encoding="utf-8", newline="\n")):
+        log("one")
+        assert out.getvalue() == b"above: one\n"

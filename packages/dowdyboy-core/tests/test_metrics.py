@@ -6,15 +6,17 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dowdyboy_core import Point
+from dowdyboy_core import Point, _metrics
 from dowdyboy_core._metrics import FLUSH_INTERVAL, MetricLog, as_number
 
 
@@ -189,3 +191,129 @@ def test_a_viewer_that_fails_ends_its_curves_and_not_the_run(tmp_path: Path) -> 
 )
 def test_what_counts_as_a_number(value: Any, number: float | None) -> None:
     assert as_number(value, lambda item: float(item.item())) == number
+
+
+class Timers:
+    """Stands for ``threading``, whose timers go off when they are told to."""
+
+    Lock = staticmethod(threading.Lock)
+
+    def __init__(self) -> None:
+        self.made: list[Any] = []
+
+    def Timer(self, seconds: float, function: Any) -> Any:
+        timer = SimpleNamespace(seconds=seconds, go_off=function, daemon=False, state="made")
+        timer.start = lambda: setattr(timer, "state", "started")
+        timer.cancel = lambda: setattr(timer, "state", "cancelled")
+        self.made.append(timer)
+        return timer
+
+
+def test_one_timer_at_a_time_writes_what_has_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = Timers()
+    monkeypatch.setattr(_metrics, "threading", timers)
+    log = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", lambda: None, pytest.fail)
+    for count in (1, 2):
+        log.write({"loss": 0.5}, 0, 1)
+        log.write({"loss": 0.25}, 1, 1)
+        assert len(timers.made) == count
+        timer = timers.made[-1]
+        assert (timer.seconds, timer.daemon, timer.state) == (FLUSH_INTERVAL, True, "started")
+        timer.go_off()
+        assert (tmp_path / "metrics.jsonl").read_bytes() == points(0.5, 0.25) * count
+    log.write({"loss": 0.5}, 0, 1)
+    log.close()
+    assert [timer.state for timer in timers.made] == ["cancelled"] * 3
+
+
+def test_points_have_the_time_at_which_they_were_logged_or_drawn_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[float] = []
+    viewer = SimpleNamespace(write=lambda drawn: times.extend(point.time for point in drawn), close=lambda: None)
+    now = [100.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    log = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", lambda: viewer, pytest.fail)
+    for seconds in (100.0, 200.0):
+        now[0] = seconds
+        log.write({"loss": 0.5}, 0, 1)
+    now[0] = 300.0
+    log.cut_back(log.size())
+    log.close()
+    assert times == [100.0, 200.0, 300.0, 300.0]
+
+
+def warned_of(tmp_path: Path, open_tracker: Any, use: Callable[[MetricLog], Any]) -> list[str]:
+    """What a log says when it is used, with the path of its folder as ``.``."""
+    said: list[str] = []
+    log = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", open_tracker, said.append)
+    use(log)
+    log.close()
+    return [text.replace(str(tmp_path), ".") for text in said]
+
+
+def test_what_goes_wrong_with_the_viewer_is_told_with_its_folder_and_the_error(tmp_path: Path) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OSError("it is full")
+
+    closing = SimpleNamespace(write=lambda points: None, close=refuse)
+    writing = SimpleNamespace(write=refuse, close=pytest.fail)
+    said = (
+        "The viewer's files in './log' can't be written: it is full. Its curves stop here; metrics.jsonl has them, and "
+        "a resumed run draws them anew."
+    )
+    for open_tracker in (refuse, lambda: closing, lambda: writing):
+        assert warned_of(tmp_path, open_tracker, lambda log: log.write({"loss": 0.5}, 0, 1)) == [said]
+
+
+def test_what_goes_wrong_with_the_file_is_told_with_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.mkdir()
+    [refused] = warned_of(tmp_path, lambda: None, lambda log: log.write({"loss": 0.5}, 0, 1))
+    assert refused.startswith("'./metrics.jsonl' can't be written: ")
+    (path / "file").touch()  # so that the folder has some size everywhere
+    [not_cut] = warned_of(tmp_path, lambda: None, lambda log: log.cut_back(0))
+    assert not_cut.startswith("'./metrics.jsonl' can't be brought back to where the run goes on: ")
+    (path / "file").unlink()
+    path.rmdir()
+    content = points(0.5) + b"{}\n[]\n"
+    path.write_bytes(content)
+    viewer = SimpleNamespace(write=lambda points: None, close=lambda: None)
+    assert warned_of(tmp_path, lambda: viewer, lambda log: log.cut_back(len(content) + 1)) == [
+        f"'./metrics.jsonl' has {len(content)} bytes, and had {len(content) + 1} when the checkpoint was saved: some "
+        "of its lines are lost.",
+        "'./metrics.jsonl' is damaged: 2 lines, the first of them line 2, can't be read and are not drawn.",
+    ]
+
+
+def test_a_run_that_begins_anew_cuts_all_and_without_a_file_does_nothing(metrics: MetricLog, tmp_path: Path) -> None:
+    metrics.cut_back(0)
+    assert Viewer.made == []
+    (tmp_path / "metrics.jsonl").write_bytes(points(0.5))
+    metrics.cut_back(0)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+    assert len(Viewer.made) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (SimpleNamespace(ndim=0), 7.0),
+        (SimpleNamespace(size=1), 7.0),
+        (SimpleNamespace(numel=lambda: 1), 7.0),
+        (SimpleNamespace(ndim=1, size=2), None),
+        (SimpleNamespace(ndim=1), None),
+        (SimpleNamespace(), None),
+    ],
+    ids=["no axes", "one element", "of torch", "two elements", "one axis", "nothing"],
+)
+def test_a_tensor_is_known_by_what_it_has(value: Any, number: float | None) -> None:
+    assert as_number(value, lambda item: 7.0) == number
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, RuntimeError])
+def test_a_tensor_that_is_no_number_is_none(error: type[Exception]) -> None:
+    def refuse(value: Any) -> float:
+        raise error("it has two elements")
+
+    assert as_number(SimpleNamespace(numel=lambda: 2), refuse) is None

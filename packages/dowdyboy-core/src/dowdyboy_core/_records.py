@@ -196,11 +196,13 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         ConfigError: a name has values of different shapes.
     """
     found: dict[str, list[Mapping[str, Any]]] = {}
+    # The order of the names, too, is that of one process: by the batch that each was first recorded in, and within it.
+    first: dict[str, tuple[int, int]] = {}
     for state in states:
-        for name, stored in state.items():
+        for place, (name, stored) in enumerate(state.items()):
             found.setdefault(name, []).append(stored)
-    # The order of the names, too, is that of one process: by the batch that each was first recorded in.
-    first = {name: min(min(part["positions"], default=0) for part in parts) for name, parts in found.items()}
+            begun = (min(stored["positions"], default=0), place)
+            first[name] = min(first.get(name, begun), begun)
     return {name: _merge_column(name, found[name]) for name in sorted(found, key=lambda name: first[name])}
 
 

@@ -49,7 +49,7 @@ class RunLog:
         if echo:
             print_line(str(text))
         if self._logger.handlers:  # without one, logging would complain on stderr
-            self._logger.log(level, "%s", text)
+            self._logger.log(level, text)
 
     def close(self) -> None:
         """Closes the file; the lines are only printed afterwards."""
