@@ -189,3 +189,11 @@ def test_a_state_that_can_not_be_taken_up_leaves_everything_as_it_was(crashing: 
     )
     assert (model.w.value, optimizer.velocity, optimizer.lr) == (1.0, 0.0, 0.25)
     assert trainer.get_records() == {}
+
+
+def test_an_optimizer_without_the_state_of_a_scheduler(crashing: Any, tmp_path: Path) -> None:
+    folder = change(halted(crashing, tmp_path), lambda snapshot: snapshot.trees.pop("lr_scheduler_0"))
+    assert refused(crashing.plain_trainer(tmp_path, crashing.PlainBackend()), folder) == (
+        f"{str(folder)!r} holds 1 optimizers and 0 lr_schedulers, of which each has one, if only null. Use another "
+        "checkpoint, or load the weights alone with weights_only=True."
+    )
