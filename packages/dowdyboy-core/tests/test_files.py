@@ -196,6 +196,18 @@ def reseal(folder: Path, seal: Any = True, **changed: Any) -> None:
     (folder / INDEX).write_bytes(content)
 
 
+@pytest.mark.parametrize("seal", ["", "XXXX", "0" * 64, "A" * 64, None, 5, ["0" * 64]])
+def test_an_index_with_another_digest_is_refused(tmp_path: Path, seal: Any) -> None:
+    write(tmp_path)
+    reseal(tmp_path)
+    FolderReader(tmp_path).verify()
+    reseal(tmp_path, seal)
+    assert refused(tmp_path) == (
+        f"{str(tmp_path / INDEX)!r} doesn't match its own digest: it is damaged, or was changed by hand. Use another "
+        "checkpoint."
+    )
+
+
 def test_an_index_of_a_later_version_says_what_to_read_it_with(tmp_path: Path) -> None:
     write(tmp_path)
     reseal(tmp_path, format_version=2, dowdyboy="9.1")
