@@ -119,6 +119,29 @@ def test_of_another_generator_a_kept_number_is_left_too() -> None:
         numpy_random.set_bit_generator(usual)
 
 
+def test_of_another_generator_what_is_kept_after_it_has_moved_is_left_too() -> None:
+    """Only of numpy's usual one its memory says whether it has moved."""
+    numpy_random: Any = np.random
+    usual = numpy_random.get_bit_generator()
+    streams = RandomStreams(OneStream())
+    wanted = []
+    try:
+        for block in (False, True):
+            numpy_random.set_bit_generator(np.random.PCG64(3))
+            np.random.random()
+            if block:
+                with streams.isolated(5):
+                    draw()
+            np.random.randn()
+            if block:
+                with streams.isolated(5):
+                    draw()
+            wanted.append((float(np.random.randn()), float(np.random.random())))
+    finally:
+        numpy_random.set_bit_generator(usual)
+    assert wanted[0] == wanted[1]
+
+
 def test_a_block_draws_what_its_seed_says() -> None:
     framework = OneStream()
     streams = RandomStreams(framework)
