@@ -277,6 +277,23 @@ def test_whole_checkpoints_are_not_written_anew_by_resuming(crashing: Any, tmp_p
     assert all(after[path] == before[path] for path in after if path.parent.name != "best_epoch_1")
 
 
+def test_a_lost_checkpoint_that_can_not_be_made_up_for_is_an_error_at_the_end(
+    crashing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = fit(crashing, tmp_path, [0.5], save_best=True)
+    shutil.rmtree(checkpoints / "best_epoch_1")
+
+    def full(folder: Path, content: Any) -> None:
+        if folder.name == "best_epoch_1":
+            raise OSError(28, "No space left on device")
+        write_folder(folder, content)
+
+    monkeypatch.setattr("dowdyboy_core._checkpoint.write_folder", full)
+    with pytest.raises(CheckpointError, match=r"the last save of best_epoch_1 in '.*' failed"):
+        fit(crashing, tmp_path, [0.5, 0.7], save_best=True, resume="auto")
+    assert runs(checkpoints).keys() == {"epoch_1", "epoch_2", "last_epoch_2"}
+
+
 # ---- what one process chooses for all
 
 
