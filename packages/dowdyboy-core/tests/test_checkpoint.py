@@ -181,6 +181,16 @@ def test_a_damaged_one_is_passed_over_and_said(folder: CheckpointFolder, said: l
     assert any("last_epoch_2" in line and "passed over" in line for line in said)
 
 
+def test_what_is_passed_over_and_why_is_told_once(folder: CheckpointFolder, said: list[str]) -> None:
+    folder.save("epoch", 1, snapshot(1))
+    folder.save("epoch", 2, snapshot(2))
+    told = damage(folder.path / "epoch_2")
+    for _ in range(2):
+        found = folder.newest()
+        assert found is not None and found[0].name == "epoch_1"
+    assert said == [told]
+
+
 def test_a_disk_that_will_not_have_it_is_reported(folder: CheckpointFolder, said: list[str]) -> None:
     folder.save("last_epoch", 1, snapshot(1))
     shutil.move(folder.path, folder.path.with_name("elsewhere"))

@@ -250,6 +250,21 @@ def test_a_file_that_is_damaged_is_named(tmp_path: Path) -> None:
     assert refused(tmp_path).startswith(f"{str(path)!r} can't be read: ")
 
 
+def test_a_folder_around_checkpoints_names_the_newest_of_them(tmp_path: Path) -> None:
+    for age, name in enumerate(("epoch_9", "last_epoch_10", "epoch_10"), start=1):  # the newest first
+        write(tmp_path / "checkpoint" / name)
+        os.utime(tmp_path / "checkpoint" / name / INDEX, (10**9 - age, 10**9 - age))
+    newest = repr(str(tmp_path / "checkpoint" / "epoch_9"))
+    for folder in (tmp_path, tmp_path / "checkpoint"):
+        assert refused(folder) == (
+            f"{str(folder)!r} holds no {INDEX}. Give the folder of one checkpoint, such as {newest}."
+        )
+    assert refused(tmp_path / "nothing") == (
+        f"{str(tmp_path / 'nothing')!r} is no folder. Give the folder of one checkpoint, such as "
+        "out_dir/checkpoint/epoch_1."
+    )
+
+
 def test_a_missing_folder_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="Give the folder of one checkpoint"):
         FolderReader(tmp_path / "nothing")
