@@ -97,6 +97,12 @@ def test_the_data_begin_at_a_multiple_of_the_widest_element(name: str) -> None:
     assert len(content) == 8 + length + ARRAYS["F64"].nbytes
 
 
+def test_the_data_may_be_a_buffer_of_any_shape() -> None:
+    arrays = {name: np.ones(shape, np.float32) for name, shape in {"a": (2, 3), "b": (0, 3), "c": ()}.items()}
+    shaped = {name: Array("F32", array.shape, array) for name, array in arrays.items()}
+    assert written(shaped) == written({name: plain(array) for name, array in arrays.items()})
+
+
 def test_without_arrays() -> None:
     assert parse(written({})) == {}
 
