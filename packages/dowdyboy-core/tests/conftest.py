@@ -32,6 +32,7 @@ class Parameter:
     def __init__(self, value: float) -> None:
         self.value = value
         self.grad = 0.0
+        self.trained = True
 
 
 class Model:
@@ -39,6 +40,13 @@ class Model:
 
     def __init__(self) -> None:
         self.w = Parameter(1.0)
+
+
+class Component:
+    """A module with nothing to train: a number, or not even that."""
+
+    def __init__(self, number: float | None = None) -> None:
+        self.number = number
 
 
 class Optimizer:
@@ -97,7 +105,7 @@ class PlainBackend(Backend):
         return batch
 
     def is_model(self, value: Any) -> bool:
-        return isinstance(value, Model)
+        return isinstance(value, (Model, Component))
 
     def prepare_model(self, model: Any, *, sync_bn: bool, find_unused_parameters: bool) -> Any:
         return model
@@ -105,11 +113,11 @@ class PlainBackend(Backend):
     def set_training(self, model: Any, training: bool) -> None:
         pass
 
-    def named_parameters(self, model: Model) -> list[tuple[str, Parameter]]:
-        return [("w", model.w)]
+    def named_parameters(self, model: Model | Component) -> list[tuple[str, Parameter]]:
+        return [("w", model.w)] if isinstance(model, Model) else []
 
-    def wants_gradient(self, parameter: Any) -> bool:
-        return True
+    def wants_gradient(self, parameter: Parameter) -> bool:
+        return parameter.trained
 
     def is_optimizer(self, value: Any) -> bool:
         return isinstance(value, Optimizer)
@@ -172,11 +180,18 @@ class PlainBackend(Backend):
     def mean(self, tensor: Any) -> float:
         return float(tensor.astype("float64").mean())
 
-    def model_state(self, model: Model) -> dict[str, Array]:
-        return {"w": Array("F64", (), struct.pack("<d", model.w.value))}
+    def model_state(self, model: Model | Component) -> dict[str, Array]:
+        if isinstance(model, Model):
+            return {"w": self.tensor_state(model.w)}
+        return {} if model.number is None else {"number": Array("F64", (), struct.pack("<d", model.number))}
 
-    def load_model_state(self, model: Model, state: Mapping[str, Array]) -> None:
-        [model.w.value] = struct.unpack("<d", bytes(state["w"].data))
+    def load_model_state(self, model: Model | Component, state: Mapping[str, Array]) -> None:
+        for array in state.values():
+            [value] = struct.unpack("<d", bytes(array.data))
+            if isinstance(model, Model):
+                model.w.value = value
+            else:
+                model.number = value
 
     def optimizer_state(self, optimizer: Optimizer, names: Mapping[int, str]) -> Any:
         return {"params": [names[id(optimizer.parameter)]], "velocity": optimizer.velocity, "lr": optimizer.lr}
@@ -191,6 +206,8 @@ class PlainBackend(Backend):
         scheduler.steps = state["steps"]
 
     def tensor_state(self, tensor: Any) -> Array:
+        if isinstance(tensor, Parameter):
+            return Array("F64", (), struct.pack("<d", tensor.value))
         return Array({"float32": "F32", "int64": "I64"}[tensor.dtype.name], tensor.shape, tensor.tobytes())
 
     def tensor_from_state(self, array: Array) -> Any:
@@ -203,8 +220,38 @@ class PlainBackend(Backend):
         pass
 
 
+class OneOfSeveral(PlainBackend):
+    """One of several processes, with the others in words: what each of them gives is made of what this one gives.
+
+    Args:
+        world_size: how many there are.
+        rank: the number of this one.
+        others: makes what another process gives of what this one gives; as it is, they all do the same.
+    """
+
+    def __init__(self, world_size: int, rank: int = 0, others: Callable[[Any], Any] = lambda value: value) -> None:
+        super().__init__()
+        self.world_size = world_size
+        self.rank = rank
+        self._others = others
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value if rank == self.rank else self._others(value) for rank in range(self.world_size)]
+
+
 BATCHES = 2
 """Of training, in each epoch."""
+
+
+def plain_trainer(out_dir: Path, backend: PlainBackend, batches: int = BATCHES, **settings: Any) -> Trainer:
+    """A trainer of the plain model, with an optimizer, a scheduler, and so many batches 0.0, 1.0, … in an epoch."""
+    trainer = Trainer(TrainerConfig(out_dir=out_dir, disable_tqdm=True, log_with="none", **settings), backend)
+    model = Model()
+    optimizer = Optimizer(model, 0.25)
+    trainer.set_model(model)
+    trainer.set_optimizer(optimizer, Halving(optimizer))
+    trainer.set_train_dataloader([float(number) for number in range(batches)])
+    return trainer
 
 
 def train_plain(out_dir: Path, values: Sequence[float], **settings: Any) -> Trainer:
@@ -216,13 +263,8 @@ def train_plain(out_dir: Path, values: Sequence[float], **settings: Any) -> Trai
         settings: of the configuration.
     """
     backend = PlainBackend()
-    config = TrainerConfig(out_dir=out_dir, epoch=len(values), disable_tqdm=True, log_with="none", **settings)
-    trainer = Trainer(config, backend)
-    model = Model()
-    optimizer = Optimizer(model, 0.25)
-    trainer.set_model(model)
-    trainer.set_optimizer(optimizer, Halving(optimizer))
-    trainer.set_train_dataloader([float(number) for number in range(BATCHES)])
+    trainer = plain_trainer(out_dir, backend, epoch=len(values), **settings)
+    [model] = trainer.get_raw_models()
     trainer.set_save_best_calc_func(lambda trainer: values[trainer.epoch - 1])
 
     def step(trainer: Any, bat: float, bat_idx: int, global_step: int) -> Any:

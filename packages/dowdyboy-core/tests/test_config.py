@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from dowdyboy_core import ConfigError, DowdyboyError, TrainerConfig
-from dowdyboy_core._config import DeviceRequest
+from dowdyboy_core._config import DeviceRequest, check_process_count
 
 FLAGS = (
     "cpu", "enable_save_checkpoint", "save_best", "save_last", "auto_optimize", "auto_schedule", "auto_free",
@@ -20,7 +21,7 @@ FLAGS = (
 AT_LEAST = {"epoch": 1, "save_interval": 1, "val_interval": 1, "accumulate_steps": 1, "save_steps": 1, "seed": 0}
 
 GOOD: dict[str, list[Any]] = {
-    "name": ["run", "a b", "模型-1", "x.y_z%", "…"],
+    "name": ["run", "X", "a b", "模型-1", "x.y_z%", "…"],
     "epoch": [1, 10**9],
     "out_dir": ["out", Path("out"), "输出"],
     "mixed_precision": ["no", "fp16", "bf16"],
@@ -32,7 +33,7 @@ GOOD: dict[str, list[Any]] = {
     "val_interval": [3],
     "device": [None, "cpu", "gpu", "gpu:0", "cuda", "cuda:12", 0, 3, "0,1", "0, 1", [1, 0], ("0", "1"), range(2)],
     "accumulate_steps": [4],
-    "clip_grad_norm": [None, 1, 0.5],
+    "clip_grad_norm": [None, 1, 0.5, sys.float_info.max],
     "save_steps": [None, 1],
     "resume": [None, "auto", "some/path", Path("some/path")],
     **{flag: [True, False] for flag in FLAGS},
@@ -84,6 +85,28 @@ def test_choices_are_listed() -> None:
     with pytest.raises(ConfigError) as caught:
         TrainerConfig(mixed_precision="int3")
     assert str(caught.value) == "mixed_precision='int3' is not one of 'no', 'fp16', 'bf16'."
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("epoch", 0, "an int of at least 1."),
+        ("seed", -1, "an int of at least 0."),
+        ("save_steps", 0, "an int of at least 1, or None."),
+    ],
+)
+def test_an_error_says_what_is_accepted(name: str, value: Any, wanted: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainerConfig(**{name: value})
+    assert str(caught.value) == f"{name}={value!r} is not acceptable. Give {wanted}"
+
+
+def test_the_number_of_processes() -> None:
+    check_process_count(1)
+    for value in (0, True, 2.0, "2", None):
+        with pytest.raises(ConfigError) as caught:
+            check_process_count(value)
+        assert str(caught.value) == f"nprocs={value!r} is not acceptable. Give an int of at least 1."
 
 
 def test_defaults() -> None:

@@ -9,12 +9,14 @@ import http.server
 import io
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
 import sys
 import tarfile
 import threading
+import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -189,6 +191,15 @@ def test_hidden_loose_and_nested_files(train: Path, val: Path) -> None:
     assert all(target.parent == val / "cat" / "deep" for target in deep)
 
 
+@pytest.mark.parametrize("mode", ["move", "copy"])
+def test_a_class_is_what_lies_below_its_folder_however_deep(mode: str, val: Path, tmp_path: Path) -> None:
+    for label in ("cat/a", "cat/b/c", "dog/d/e"):
+        _make(tmp_path / "train" / label, f=6)
+    pairs = split_val_dataset_image_folder(tmp_path / "train", val, count=3, per_class=True, mode=mode)
+    assert [target.relative_to(val).parts[0] for _, target in pairs] == ["cat"] * 3 + ["dog"] * 3
+    assert all(target.is_file() for _, target in pairs)
+
+
 def test_names_of_every_kind_survive(tmp_path: Path, val: Path) -> None:
     names = ["ä ö.png", "新.png", "a\nb.png", os.fsdecode(b"\xff.png"), "x" * 255, "'\".png"]
     (tmp_path / "t" / "c d").mkdir(parents=True)
@@ -237,8 +248,12 @@ def test_folders_are_checked(train: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     for val in (train / "val", train, tmp_path, tmp_path / "link", train / "x" / ".." / "val"):
-        with pytest.raises(ConfigError, match="lie in each other"):
+        with pytest.raises(ConfigError) as caught:
             split_val_dataset_image_folder(train, val)
+        assert str(caught.value) == (
+            f"data_val_dir={str(val)!r} and data_train_dir={str(train)!r} lie in each other, so that one would be a "
+            "class of the other. Give two folders side by side."
+        )
     with pytest.raises(ConfigError, match=r"data_val_dir=.*file' is a file"):
         split_val_dataset_image_folder(train, tmp_path / "file")
     for absent in (tmp_path / "absent", tmp_path / "file"):
@@ -325,6 +340,62 @@ def test_an_equal_file_that_is_there_is_as_good_as_moved(train: Path, val: Path)
     assert {**_tree(train), **_images(val)} == before
 
 
+@pytest.mark.parametrize("differs", [False, True])
+def test_files_are_compared_to_their_last_byte(differs: bool, train: Path, val: Path) -> None:
+    for source, target in split_val_dataset_image_folder(train, val, dry_run=True):
+        content = bytes(range(250)) * 11_000  # more than is read at once
+        source.write_bytes(content)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content[:-1] + b"x" if differs else content)
+    if differs:
+        with pytest.raises(SetupError, match="is not a copy of"):
+            split_val_dataset_image_folder(train, val)
+    else:
+        split_val_dataset_image_folder(train, val)
+    assert len(list(train.rglob("*.png"))) == (40 if differs else 36)
+
+
+def test_a_link_to_a_copy_is_no_copy(train: Path, val: Path, tmp_path: Path) -> None:
+    source, target = split_val_dataset_image_folder(train, val, dry_run=True)[0]
+    target.parent.mkdir(parents=True)
+    (tmp_path / "copy").write_bytes(source.read_bytes())
+    target.symlink_to(tmp_path / "copy")
+    with pytest.raises(SetupError, match="is not a copy of"):
+        split_val_dataset_image_folder(train, val)
+    assert len(_tree(train)) == 40
+
+
+def test_on_another_file_system_files_are_copied_and_removed(
+    train: Path, val: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    before = _tree(train)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        split_val_dataset_image_folder(train, val)
+    assert len(_images(val)) == 4 and len(_tree(train)) == 36
+    assert {**_tree(train), **_images(val)} == before
+
+
+def test_what_is_copied_is_synced_before_it_counts_as_done(
+    train: Path, val: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: dict[int, int] = {}
+
+    def note(handle: int) -> None:
+        synced[os.fstat(handle).st_ino] = os.fstat(handle).st_size
+
+    monkeypatch.setattr(os, "fsync", note)
+    pairs = split_val_dataset_image_folder(train, val, mode="copy")
+    for _, target in pairs:
+        assert synced[target.stat().st_ino] == target.stat().st_size
+        assert target.parent.stat().st_ino in synced
+    assert synced[(val / ".split.json").stat().st_ino] == (val / ".split.json").stat().st_size
+    assert val.stat().st_ino in synced
+
+
 # ---------------------------------------------------------------------------------------------- running twice
 
 
@@ -365,6 +436,12 @@ def test_a_stopped_split_goes_on_with_the_same_arguments_only(
     train: Path, val: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned = _stopped(train, val, monkeypatch)
+    with pytest.raises(SetupError) as caught:
+        split_val_dataset_image_folder(train, val, count=5, seed=2)
+    assert str(caught.value) == (
+        f"{val} holds a split that was stopped half-way, with rate=0.1 (now None), seed=0 (now 2), count=None (now 5). "
+        "Finish it with those first."
+    )
     for other in ({"seed": 1}, {"rate": 0.2}, {"count": 4}, {"per_class": True}, {"mode": "copy"}):
         name = next(iter(other))
         with pytest.raises(SetupError, match=rf"stopped half-way, with .*{name}=.* \(now {other[name]!r}\)"):
@@ -378,8 +455,12 @@ def test_a_stopped_split_goes_on_with_the_same_arguments_only(
     assert len(_images(val)) == 2
     assert split_val_dataset_image_folder(train, val) == planned
     assert len(_images(val)) == 4
-    with pytest.raises(SetupError, match="was already split off"):
+    with pytest.raises(SetupError) as caught:
         split_val_dataset_image_folder(train, val)
+    assert str(caught.value) == (
+        f"{val} was already split off: 4 files, with train={str(train)!r}, rate=0.1, per_class=False, seed=0, "
+        f"mode='move'. Delete {val / '.split.json'} to split again."
+    )
 
 
 def test_a_file_that_vanished_in_between_is_reported(train: Path, val: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -629,7 +710,7 @@ def _decode(path: Path) -> tuple[int, int, bytes]:
         assert crc == zlib.crc32(kind + body)
         chunks.append((kind, body))
         position += 12 + length
-    assert [kind for kind, _ in chunks] == [b"IHDR", b"IDAT", b"IEND"]
+    assert [kind for kind, _ in chunks] == [b"IHDR", b"IDAT", b"IEND"] and chunks[2][1] == b""
     width, height, *rest = struct.unpack(">IIBBBBB", chunks[0][1])
     assert rest == [8, 2, 0, 0, 0]
     lines = zlib.decompress(chunks[1][1])
@@ -748,8 +829,9 @@ _TEST = "cifar-10-batches-bin/test_batch.bin"
 )
 def test_archives_with_broken_contents_are_refused(broken: bytes, says: str, data: Path, tmp_path: Path) -> None:
     (data / "cifar-10-binary.tar.gz").write_bytes(broken)
-    with pytest.raises(SetupError, match=says):
+    with pytest.raises(SetupError, match=says) as caught:
         _cifar10.make_folder(data, tmp_path / "out", False, _archive(broken))
+    assert str(caught.value).startswith(str(data / "cifar-10-binary.tar.gz"))
     for path in (tmp_path / "out").rglob("*.png"):
         _decode(path)
 
@@ -831,10 +913,35 @@ def test_a_failed_download_leaves_nothing(
     reply: bytes, claims: int | None, path: str, says: str, server: _Server, packed: bytes, tmp_path: Path
 ) -> None:
     server.reply, server.claims = reply, claims
-    with pytest.raises(SetupError, match=says):
+    ending = re.escape(f". Try again, or put it into {tmp_path / 'data'} yourself.")
+    with pytest.raises(SetupError, match=f"(?s)({says}).*{ending}$"):
         _cifar10.make_folder(tmp_path / "data", tmp_path / "out", True, _archive(packed, _url(server, path)))
     assert list((tmp_path / "data").iterdir()) == []
     assert not (tmp_path / "out").exists()
+
+
+def test_a_server_that_falls_silent_is_given_up_after_a_minute(
+    server: _Server, packed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    fetch = urllib.request.urlopen
+
+    def note(url: str, *, timeout: float) -> Any:
+        waited.append(timeout)
+        return fetch(url)
+
+    monkeypatch.setattr(urllib.request, "urlopen", note)
+    _cifar10.make_folder(tmp_path / "data", tmp_path / "out", True, _archive(packed, _url(server)))
+    assert waited == [60]
+
+
+@pytest.mark.parametrize("download", [{}, {"download": True}])
+def test_the_archive_is_downloaded_unless_that_is_not_wanted(
+    download: dict[str, bool], server: _Server, packed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_cifar10, "CIFAR10", _archive(packed, _url(server)))
+    assert generate_cifar10_image_folder(tmp_path / "data", tmp_path / "out", **download) == 6 * RECORDS
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 6 * RECORDS
 
 
 def test_a_server_that_is_not_there(server: _Server, packed: bytes, tmp_path: Path) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from dowdyboy_core import CheckpointError, _files
-from dowdyboy_core._files import INDEX, FolderReader, is_whole, prepare, write_folder
+from dowdyboy_core._files import INDEX, FolderReader, is_whole, prepare, read_index, write_folder
 from dowdyboy_core._folders import tidy
 from dowdyboy_core._state import Array
 
@@ -76,6 +79,58 @@ def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path: Path, monkeypa
         reader.tree("rng")
 
 
+class SlowAtFirst:
+    """A digest that takes its time with the first piece."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._begun = False
+
+    def update(self, piece: Any) -> None:
+        if not self._begun:
+            self._begun = True
+            time.sleep(0.02)
+        self._digest.update(piece)
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def test_the_pieces_of_a_file_are_hashed_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "one")
+    reader = FolderReader(tmp_path / "one")
+    monkeypatch.setattr(_files, "_PIECE", 30)
+    monkeypatch.setattr(_files, "hashlib", SimpleNamespace(sha256=SlowAtFirst))
+    reader.verify()
+
+
+def test_the_memory_that_is_read_into_is_this_process_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crashing: Any
+) -> None:
+    monkeypatch.setattr(_files, "_LARGE", 1)
+    write(tmp_path / "one")
+    data = FolderReader(tmp_path / "one").weights("model_0")["a.weight"].data
+
+    def overwrite() -> None:
+        data[:] = bytes(len(data))
+
+    assert crashing.in_a_process(overwrite) == 0
+    assert np.frombuffer(data, np.float32).tolist() == [1.0, 2.0]
+
+
+def test_files_are_synced_with_all_that_is_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: dict[int, int] = {}
+
+    def note(file: int) -> None:
+        synced[os.fstat(file).st_ino] = os.fstat(file).st_size
+
+    monkeypatch.setattr(os, "fsync", note)
+    write(tmp_path / "one")
+    assert (tmp_path / "one").stat().st_ino in synced
+    for path in (tmp_path / "one").iterdir():
+        assert synced[path.stat().st_ino] == path.stat().st_size
+
+
 def test_what_goes_into_several_folders_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = []
     describe = _files._describe
@@ -126,6 +181,90 @@ def test_an_index_that_is_not_ours_is_refused(tmp_path: Path, content: str) -> N
         FolderReader(tmp_path)
 
 
+def refused(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        FolderReader(folder).tree("rng")
+    return str(caught.value)
+
+
+def reseal(folder: Path, seal: Any = True, **changed: Any) -> None:
+    """Writes the index anew with something else in it: sealed, or with ``seal`` for a digest."""
+    index = {**read_index(folder), **changed, "sha256": _files._NO_DIGEST if seal is True else seal}
+    content = json.dumps(index).encode()
+    if seal is True:
+        content = content.replace(_files._NO_DIGEST.encode(), hashlib.sha256(content).hexdigest().encode())
+    (folder / INDEX).write_bytes(content)
+
+
+@pytest.mark.parametrize("seal", ["", "XXXX", "0" * 64, "A" * 64, None, 5, ["0" * 64]])
+def test_an_index_with_another_digest_is_refused(tmp_path: Path, seal: Any) -> None:
+    write(tmp_path)
+    reseal(tmp_path)
+    FolderReader(tmp_path).verify()
+    reseal(tmp_path, seal)
+    assert refused(tmp_path) == (
+        f"{str(tmp_path / INDEX)!r} doesn't match its own digest: it is damaged, or was changed by hand. Use another "
+        "checkpoint."
+    )
+
+
+def test_an_index_of_a_later_version_says_what_to_read_it_with(tmp_path: Path) -> None:
+    write(tmp_path)
+    reseal(tmp_path, format_version=2, dowdyboy="9.1")
+    assert refused(tmp_path) == (
+        f"{str(tmp_path)!r} has format version 2; this dowdyboy reads 1. Read it with the version that wrote it: '9.1'."
+    )
+
+
+def test_an_index_may_hold_what_looks_like_its_empty_digest(tmp_path: Path) -> None:
+    name = _files._NO_DIGEST
+    write_folder(tmp_path / "one", prepare({"name": name}, {}, {}))
+    assert read_index(tmp_path / "one")["name"] == name
+
+
+def test_an_index_may_have_so_many_bytes_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path)
+    size = (tmp_path / INDEX).stat().st_size
+    monkeypatch.setattr(_files, "_MAX_INDEX_BYTES", size)
+    FolderReader(tmp_path).verify()
+    monkeypatch.setattr(_files, "_MAX_INDEX_BYTES", size - 1)
+    assert refused(tmp_path) == (
+        f"{str(tmp_path / INDEX)!r} can't be read: it has {size} bytes, and no index has more than {size - 1}. Use "
+        "another checkpoint."
+    )
+
+
+def test_a_file_that_is_damaged_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "rng.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content + b"x")
+    assert refused(tmp_path) == (
+        f"{str(path)!r} has {len(content) + 1} bytes instead of {len(content)}: it is damaged. Use another checkpoint."
+    )
+    path.write_bytes(b"\0" * len(content))
+    assert refused(tmp_path).startswith(f"{str(path)!r} is no safetensors file: ")
+    path.write_bytes(content[:-1] + b"x")
+    assert refused(tmp_path) == f"{str(path)!r} doesn't match its digest: it is damaged. Use another checkpoint."
+    path.unlink()
+    assert refused(tmp_path).startswith(f"{str(path)!r} can't be read: ")
+
+
+def test_a_folder_around_checkpoints_names_the_newest_of_them(tmp_path: Path) -> None:
+    for age, name in enumerate(("epoch_9", "last_epoch_10", "epoch_10"), start=1):  # the newest first
+        write(tmp_path / "checkpoint" / name)
+        os.utime(tmp_path / "checkpoint" / name / INDEX, (10**9 - age, 10**9 - age))
+    newest = repr(str(tmp_path / "checkpoint" / "epoch_9"))
+    for folder in (tmp_path, tmp_path / "checkpoint"):
+        assert refused(folder) == (
+            f"{str(folder)!r} holds no {INDEX}. Give the folder of one checkpoint, such as {newest}."
+        )
+    assert refused(tmp_path / "nothing") == (
+        f"{str(tmp_path / 'nothing')!r} is no folder. Give the folder of one checkpoint, such as "
+        "out_dir/checkpoint/epoch_1."
+    )
+
+
 def test_a_missing_folder_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="Give the folder of one checkpoint"):
         FolderReader(tmp_path / "nothing")
@@ -133,7 +272,7 @@ def test_a_missing_folder_says_what_to_give(tmp_path: Path) -> None:
 
 def test_what_can_not_be_stored_leaves_the_old_one(tmp_path: Path) -> None:
     write(tmp_path / "one")
-    with pytest.raises(CheckpointError, match="hooks/0 is a function"):
+    with pytest.raises(CheckpointError, match=r"^rng: the value at hooks/0 is a function"):
         write_folder(tmp_path / "one", prepare({}, {}, {"rng": {"hooks": [lambda: 1]}}))
     assert read(tmp_path / "one") == [1.0, 2.0, 1.0]
     assert [path.name for path in tmp_path.iterdir()] == ["one"]

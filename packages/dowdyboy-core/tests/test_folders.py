@@ -94,6 +94,28 @@ def test_what_is_hidden_by_others_is_left_alone(tmp_path: Path) -> None:
     assert names(tmp_path) == hidden
 
 
+def test_where_nothing_was_written_there_is_nothing_to_tidy(tmp_path: Path) -> None:
+    mend(tmp_path / "missing")
+    (tmp_path / "file").touch()
+    mend(tmp_path / "file")
+    assert names(tmp_path) == {"file"}
+
+
+def test_what_can_not_be_cleared_away_stays_for_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / f"{UNFINISHED}one"
+    write(left, 1)
+
+    def refuse(path: str, **rest: int) -> None:
+        raise PermissionError(errno.EACCES, "not yours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        mend(tmp_path)
+    assert names(tmp_path) == {left.name}
+    mend(tmp_path)
+    assert names(tmp_path) == set()
+
+
 def test_a_folder_that_is_removed_half_way_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "one", 1)
 

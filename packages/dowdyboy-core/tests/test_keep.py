@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from dowdyboy_core import CheckpointError, ConfigError, _keep
 from dowdyboy_core._files import FolderReader, read_index
 from dowdyboy_core._folders import REPLACED, UNFINISHED
 from dowdyboy_core._state import Array
+from dowdyboy_core._version import __version__
 
 
 class Parameter:
@@ -133,6 +135,28 @@ def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
     load(folder, [other], [stepped])
     assert other.values() == {"w": [1.0], "b": [2.0]}
     assert stepped.slots == {id(other.parameters["b"]): 0.5}
+
+
+def test_the_index_says_by_what_it_was_written_and_in_which_order(tmp_path: Path) -> None:
+    for order, step in enumerate((9, 3, 9), start=1):
+        index = read_index(save(step, tmp_path))
+        assert index.pop("files").keys() == {"model_0.safetensors"}
+        del index["sha256"]
+        assert index == {
+            "format": "dowdyboy-checkpoint",
+            "format_version": 1,
+            "dowdyboy": __version__,
+            "backend": "plain",
+            "backend_version": "1",
+            "step": step,
+            "order": order,
+        }
+
+
+def test_optimizers_are_saved_with_a_label_too(tmp_path: Path) -> None:
+    model = Model(w=1.0)
+    folder = _keep.save_labelled(PLAIN, 1, tmp_path, [model], [Optimizer(model)], "best")
+    assert names(folder) == {"checkpoint.json", "model_0.safetensors", "optimizer_0.json"}
 
 
 def test_models_and_optimizers_come_back_in_numeric_order(tmp_path: Path) -> None:
@@ -275,9 +299,11 @@ def test_an_old_one_that_cannot_go_is_told_and_nothing_more(tmp_path: Path, monk
             raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(shutil, "rmtree", stuck)
-    with pytest.warns(RuntimeWarning, match=r"chk_step_1' can't be removed: .*Permission denied"):
+    with pytest.warns(RuntimeWarning, match=r"chk_step_1' can't be removed: .*Permission denied") as caught:
         folder = save(2, tmp_path, keep=1)
     FolderReader(folder).verify()
+    here = test_an_old_one_that_cannot_go_is_told_and_nothing_more.__code__.co_firstlineno
+    assert caught[0].filename == __file__ and caught[0].lineno > here, "who called the framework's function is told"
 
 
 def test_killed_while_removing_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,6 +335,26 @@ def test_killed_while_replacing_the_old_one_is_found(tmp_path: Path) -> None:
 
     save(3, tmp_path, keep=2)  # it counts again, as the second
     assert names(tmp_path) == {"chk_step_2", "chk_step_3"}
+
+
+def test_of_two_of_one_name_the_whole_one_stays(tmp_path: Path) -> None:
+    first = save(1, tmp_path, [Model(w=5.0)])
+    shutil.copytree(first, tmp_path / f"{REPLACED}chk_step_1")
+    (first / "model_0.safetensors").unlink()
+    save(2, tmp_path)
+    model = Model(w=0.0)
+    load(first, [model])
+    assert model.values() == {"w": [5.0]}
+    assert names(tmp_path) == {"chk_step_1", "chk_step_2"}
+
+
+def test_one_that_is_past_reading_hides_none_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2, 3):
+        save(step, tmp_path)
+    (tmp_path / "chk_step_1" / "checkpoint.json").write_text("{}")
+    monkeypatch.setattr(Path, "iterdir", lambda self: (self / name for name in sorted(os.listdir(self))))  # noqa: PTH208
+    save(4, tmp_path, keep=1)
+    assert names(tmp_path) == {"chk_step_1", "chk_step_4"}
 
 
 # ---- what is refused when saving
@@ -348,6 +394,10 @@ def test_labels_that_are_accepted(tmp_path: Path, label: str) -> None:
             {"optimizers": [Optimizer(Model(a=1, b=1))]},
             r"^optimizer_list\[0\] holds 2 of 2 parameters that belong to none of model_list \(shapes \(1,\), \(1,\)\)",
         ),
+        (
+            {"optimizers": [Optimizer(Model(a=1, b=1, c=1, d=1, e=1, f=1))]},
+            r"holds 6 of 6 parameters that belong to none of model_list \(shapes (\(1,\), ){4}\(1,\)\)\.",
+        ),
     ],
 )
 def test_arguments_that_are_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
@@ -384,7 +434,7 @@ def saved(tmp_path: Path) -> Path:
 )
 def test_more_or_fewer_than_were_saved(saved: Path, models: int, optimizers: int, message: str) -> None:
     given = [Model(w=0.0, b=0.0), Model(w=0.0), Model(w=0.0)][:models]
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=f"^{re.escape(repr(str(saved)))} {message}"):
         load(saved, given, [Optimizer(given[0])] * optimizers)
     assert given[0].values() == {"w": [0.0], "b": [0.0]}
 
@@ -411,6 +461,21 @@ def test_every_difference_is_listed_and_nothing_loaded(saved: Path) -> None:
         "  optimizer_0: not in the optimizer: 0/w",
     ]
     assert first.values() == {"w": [0.0], "c": [0.0]}
+
+
+def test_a_parameter_of_no_model_is_a_difference(saved: Path) -> None:
+    models = [Model(w=0.0, b=0.0), Model(w=0.0)]
+    with pytest.raises(CheckpointError) as caught:
+        load(saved, models, [Optimizer(models[0]), Optimizer(Model(w=0.0))])
+    assert str(caught.value).splitlines()[1:] == [
+        "  optimizer_1: missing: of no model",
+        "  optimizer_1: not in the optimizer: 1/w",
+    ]
+
+
+def test_a_path_that_is_none_is_refused_by_its_name() -> None:
+    with pytest.raises(ConfigError, match=r"^resume_dir=3 is no path\. Give the path of a folder\.$"):
+        load(3, [Model(w=0.0)])
 
 
 def test_models_change_only_after_the_optimizers_were_accepted(saved: Path) -> None:

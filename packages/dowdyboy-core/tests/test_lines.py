@@ -52,6 +52,41 @@ def test_half_a_line_is_dropped(tmp_path: Path, content: bytes, mends: bool) -> 
     assert (tmp_path / "file").read_bytes() == kept + b"two\nthree\n"
 
 
+def test_without_being_told_to_it_mends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"half")
+    file = LineFile(tmp_path / "file", pytest.fail)
+    file.add("two")
+    file.flush()
+    assert (tmp_path / "file").read_bytes() == b"halftwo\n"
+
+
+def test_folders_are_made_as_deep_as_it_takes(tmp_path: Path) -> None:
+    file = LineFile(tmp_path / "a" / "b" / "file", pytest.fail)
+    file.add("one")
+    file.flush()
+    assert file.path.read_bytes() == b"one\n"
+
+
+@pytest.mark.parametrize("room", [0, 1, 49])
+def test_lines_that_fit_in_part_are_not_there_at_all(tmp_path: Path, room: int) -> None:
+    resource = pytest.importorskip("resource")  # which limits how large a file may get: a disk with a little room
+    said: list[str] = []
+    before = b"x" * 99 + b"\n"
+    (tmp_path / "file").write_bytes(before)
+    file = LineFile(tmp_path / "file", said.append)
+    file.add("y" * 49)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, limits[1]))
+    try:
+        file.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "file").read_bytes() == before
+    assert len(said) == 1 and "File too large" in said[0]
+    file.flush()
+    assert (tmp_path / "file").read_bytes() == before + b"y" * 49 + b"\n"
+
+
 def test_what_is_no_text_is_written_nevertheless(tmp_path: Path) -> None:
     file = LineFile(tmp_path / "file", pytest.fail)
     file.add('"\udc80"')

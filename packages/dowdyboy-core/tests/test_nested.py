@@ -140,12 +140,18 @@ def test_mappings_and_sequences_of_other_types() -> None:
     proxy = map_leaves(str, MappingProxyType({"a": 1}))
     assert (type(proxy), dict(proxy)) == (MappingProxyType, {"a": "1"})
 
-    several, fixed = map_leaves(str, Several([1])), map_leaves(str, Fixed([1]))
-    assert (type(several), several) == (Several, ["1"])
-    assert (type(fixed), fixed) == (Fixed, ("1",))
+    several, fixed = map_leaves(str, Several([1, 2])), map_leaves(str, Fixed([1, 2]))
+    assert (type(several), several) == (Several, ["1", "2"])
+    assert (type(fixed), fixed) == (Fixed, ("1", "2"))
 
 
-@pytest.mark.parametrize("leaf", ["text", b"bytes", bytearray(b"x"), {1, 2}, range(3), object(), None, print])
+class Node:
+    """What has fields, and is no tuple, as the nodes of :mod:`ast`."""
+
+    _fields = ("name",)
+
+
+@pytest.mark.parametrize("leaf", ["text", b"bytes", bytearray(b"x"), {1, 2}, range(3), object(), None, print, Node()])
 def test_leaves(leaf: Any) -> None:
     seen: list[Any] = []
     map_leaves(seen.append, leaf)

@@ -26,6 +26,10 @@ def test_windows_close_when_full_and_at_the_end(count: int, size: int, done: int
     assert list(windows(iter(range(count)), size, done)) == list(zip(range(count), closing, strict=True))
 
 
+def test_a_batch_may_be_nothing() -> None:
+    assert list(windows([None, None, None], 2, 0)) == [(None, 0), (None, 2), (None, 1)]
+
+
 def test_without_accumulation_no_batch_is_read_ahead() -> None:
     read = []
 
@@ -78,6 +82,17 @@ def test_a_window_is_the_mean_of_its_batches_also_if_it_is_short() -> None:
         made.backward({"a": value})
     made.step("a", 2)
     assert backend.log == [("a", 3.0), ("a", 2.0)]
+
+
+def test_a_stepper_scales_only_if_it_is_told_to() -> None:
+    made = Stepper(Gradients(), 1, None)  # type: ignore[arg-type]
+    assert made.scaler.state() == {"scale": 1.0, "clean_steps": 0}
+
+
+def test_before_the_first_step_no_training_step_counts() -> None:
+    scaler = LossScaler(True)
+    scaler.update()
+    assert scaler.state() == {"scale": LossScaler.INITIAL, "clean_steps": 0}
 
 
 def test_clipping_comes_after_unscaling() -> None:

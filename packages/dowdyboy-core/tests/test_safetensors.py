@@ -49,11 +49,12 @@ def parse(content: bytes) -> dict[str, Array]:
     return found
 
 
-CONTENT = written({name: plain(array) for name, array in ARRAYS.items()})
+PLAIN = {name: plain(array) for name, array in ARRAYS.items()}
+CONTENT = written(PLAIN)
 
 
 def test_the_library_reads_what_is_written() -> None:
-    found = load(CONTENT)
+    found = load(written(PLAIN))
     assert found.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
         assert found[name].dtype == array.dtype
@@ -82,10 +83,24 @@ def test_each_array_has_the_memory_that_was_taken_for_it() -> None:
 
 
 def test_each_array_lies_at_a_multiple_of_its_element() -> None:
-    length = int.from_bytes(CONTENT[:8], "little")
-    assert length % 8 == 0
-    for name, entry in json.loads(CONTENT[8 : 8 + length]).items():
+    content = written(PLAIN)
+    length = int.from_bytes(content[:8], "little")
+    for name, entry in json.loads(content[8 : 8 + length]).items():
         assert entry["data_offsets"][0] % ARRAYS[name].itemsize == 0, name
+
+
+@pytest.mark.parametrize("name", ["x" * length for length in range(8)])
+def test_the_data_begin_at_a_multiple_of_the_widest_element(name: str) -> None:
+    content = written({name: PLAIN["F64"]})
+    length = int.from_bytes(content[:8], "little")
+    assert length % 8 == 0
+    assert len(content) == 8 + length + ARRAYS["F64"].nbytes
+
+
+def test_the_data_may_be_a_buffer_of_any_shape() -> None:
+    arrays = {name: np.ones(shape, np.float32) for name, shape in {"a": (2, 3), "b": (0, 3), "c": ()}.items()}
+    shaped = {name: Array("F32", array.shape, array) for name, array in arrays.items()}
+    assert written(shaped) == written({name: plain(array) for name, array in arrays.items()})
 
 
 def test_without_arrays() -> None:
@@ -106,6 +121,7 @@ DAMAGED = {
     "no header": b"\x01\x00\x00",
     "a header of no length": bytes(8),
     "a header without end": (2**63).to_bytes(8, "little") + b"{}",
+    "a header that ends after the file": (11).to_bytes(8, "little") + b"{}",
     "no JSON": of_header(b"{'a': 1}"),
     "no text": of_header(b"\xff\xfe"),
     "nested": of_header(b'{"a":' * 100_000),

@@ -107,6 +107,38 @@ def test_what_is_not_plain_is_refused_with_its_path(value: Any) -> None:
     assert "without pickle" in text
 
 
+@pytest.mark.parametrize(
+    ("tree", "path"),
+    [
+        (1j, "the top"),
+        (([], 1j), "1"),
+        ({"a": np.complex128(1j)}, "a"),
+        ({3: [1j]}, "3/0"),
+        ({"$a": 1j}, "$a"),
+        ({(1, 1j): 2}, "key/1"),
+    ],
+)
+def test_the_path_is_said_wherever_it_lies(tree: Any, path: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        encode(tree, "optimizer_0")
+    assert str(caught.value) == (
+        f"optimizer_0: the value at {path} is a complex (1j), which can't be stored without pickle. Keep state in "
+        "numbers, strings, lists, dicts and tensors."
+    )
+
+
+def test_what_json_can_say_is_stored_as_it_is() -> None:
+    tree = {"a": [1, None, {"b": "text"}], "c": {}}
+    assert encode(tree, "state") == (tree, {})
+
+
+def test_an_array_may_be_a_key() -> None:
+    tree = {Array("U8", (1,), b"x"): 1}
+    value, arrays = encode(tree, "state")
+    assert arrays.keys() == {"key"}
+    assert same(decode(value, arrays), tree)
+
+
 def test_two_arrays_under_one_name_are_refused() -> None:
     array = Array("U8", (0,), b"")
     with pytest.raises(CheckpointError, match="two arrays would be stored under 'a/b'"):
@@ -130,6 +162,22 @@ def test_what_can_be_written_can_be_read(wrap: Any) -> None:
     assert same(there_and_back(deepest), deepest)
     with pytest.raises(CheckpointError, match=f"nested more than {MAX_DEPTH} deep"):
         encode(nested(MAX_DEPTH + 1, wrap), "state")
+
+
+@pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: {"a": x}], ids=["list", "dict"])
+def test_json_may_be_three_times_as_deep_and_no_deeper(wrap: Any) -> None:
+    deepest = nested(3 * (MAX_DEPTH + 1), wrap)
+    assert decode(deepest, {}) == deepest
+    with pytest.raises(CheckpointError, match=f"nested more than {MAX_DEPTH} deep"):
+        decode(wrap(deepest), {})
+
+
+def test_of_what_is_too_deep_the_beginning_is_said() -> None:
+    with pytest.raises(CheckpointError) as caught:
+        encode(nested(MAX_DEPTH + 1, lambda x: {"a": x}), "scaler")
+    assert str(caught.value) == (
+        f"scaler: the value at a/a/a/a/… is nested more than {MAX_DEPTH} deep. Keep state flatter."
+    )
 
 
 def test_a_tree_inside_itself_is_refused() -> None:

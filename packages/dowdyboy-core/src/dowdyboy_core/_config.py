@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 from ._errors import ConfigError
@@ -120,7 +121,7 @@ class TrainerConfig:
         given: Any = self.device
         if isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
             given = ",".join(str(item) for item in given)
-        match = _DEVICE.fullmatch(str(given)) if not isinstance(given, bool) else None
+        match = _DEVICE.fullmatch(str(given))
         if match is None or (match[1] == "cpu" and match[2] is not None):
             raise ConfigError(
                 f"device={self.device!r} is not understood. Give None, 'cpu', 'gpu', 'gpu:1', or the GPUs "
@@ -142,16 +143,13 @@ def check_process_count(nprocs: object) -> None:
     Raises:
         ConfigError: it is no int of at least 1.
     """
-    _integer(1)("nprocs", nprocs)
+    _integer("nprocs", nprocs, 1)
 
 
-def _choice(accepted: tuple[str, ...]) -> Any:
-    def check(name: str, value: object) -> None:
-        if not isinstance(value, str) or value not in accepted:
-            listed = ", ".join(repr(item) for item in accepted)
-            raise ConfigError(f"{name}={value!r} is not one of {listed}.")
-
-    return check
+def _choice(name: str, value: object, accepted: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in accepted:
+        listed = ", ".join(repr(item) for item in accepted)
+        raise ConfigError(f"{name}={value!r} is not one of {listed}.")
 
 
 def _flag(name: str, value: object) -> None:
@@ -159,15 +157,12 @@ def _flag(name: str, value: object) -> None:
         raise ConfigError(f"{name}={value!r} is not a bool. Give True or False.")
 
 
-def _integer(least: int, *, optional: bool = False) -> Any:
-    def check(name: str, value: object) -> None:
-        if value is None and optional:
-            return
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            extra = ", or None" if optional else ""
-            raise ConfigError(f"{name}={value!r} is not acceptable. Give an int of at least {least}{extra}.")
-
-    return check
+def _integer(name: str, value: object, least: int, *, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        extra = ", or None" if optional else ""
+        raise ConfigError(f"{name}={value!r} is not acceptable. Give an int of at least {least}{extra}.")
 
 
 def _positive_or_none(name: str, value: object) -> None:
@@ -206,30 +201,30 @@ def _anything(name: str, value: object) -> None:
     """For fields that another place checks as a whole."""
 
 
-_CHECKS = {
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
     "name": _file_name,
-    "epoch": _integer(1),
+    "epoch": partial(_integer, least=1),
     "out_dir": _path,
-    "mixed_precision": _choice(PRECISIONS),
+    "mixed_precision": partial(_choice, accepted=PRECISIONS),
     "cpu": _flag,
     "log_with": _text,  # which viewers there are is the backend's to say
     "enable_save_checkpoint": _flag,
-    "save_interval": _integer(1),
+    "save_interval": partial(_integer, least=1),
     "save_best": _flag,
-    "save_best_type": _choice(BEST_TYPES),
+    "save_best_type": partial(_choice, accepted=BEST_TYPES),
     "save_best_rec": _text,
     "save_last": _flag,
-    "seed": _integer(0),
+    "seed": partial(_integer, least=0),
     "auto_optimize": _flag,
     "auto_schedule": _flag,
     "auto_free": _flag,
     "find_unused_parameters": _flag,
-    "val_interval": _integer(1),
+    "val_interval": partial(_integer, least=1),
     "disable_tqdm": _flag,
     "sync_bn": _flag,
     "device": _anything,  # device_request reads it
-    "accumulate_steps": _integer(1),
+    "accumulate_steps": partial(_integer, least=1),
     "clip_grad_norm": _positive_or_none,
-    "save_steps": _integer(1, optional=True),
+    "save_steps": partial(_integer, least=1, optional=True),
     "resume": _path_or_none,
 }

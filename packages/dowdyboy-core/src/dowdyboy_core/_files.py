@@ -139,7 +139,8 @@ def read_index(folder: Path) -> dict[str, Any]:
             f"{str(folder)!r} has format version {index.get('format_version')!r}; this dowdyboy reads "
             f"{FORMAT_VERSION}. Read it with the version that wrote it: {index.get('dowdyboy')!r}."
         )
-    if index.get("sha256") != _digest_of_index(content, index.get("sha256")):
+    said = index.get("sha256")
+    if not isinstance(said, str) or not _DIGEST.fullmatch(said) or said != _digest_of_index(content, said):
         raise CheckpointError(
             f"{str(folder / INDEX)!r} doesn't match its own digest: it is damaged, or was changed by hand. "
             "Use another checkpoint."
@@ -180,9 +181,7 @@ def _sealed(index: Mapping[str, Any]) -> bytes:
     return seal.join(blank.rsplit(_NO_DIGEST.encode(), 1))
 
 
-def _digest_of_index(content: bytes, said: Any) -> str:
-    if not isinstance(said, str) or not _DIGEST.fullmatch(said):
-        return ""
+def _digest_of_index(content: bytes, said: str) -> str:
     return hashlib.sha256(_NO_DIGEST.encode().join(content.rsplit(said.encode(), 1))).hexdigest()
 
 

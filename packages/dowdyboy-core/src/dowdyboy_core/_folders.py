@@ -99,8 +99,7 @@ def tidy(parent: Path, ours: Callable[[str], bool], is_whole: Callable[[Path], b
 
 
 def _left(parent: Path, prefix: str, ours: Callable[[str], bool]) -> list[Path]:
-    found = sorted(parent.glob(prefix + "*")) if parent.is_dir() else []
-    return [path for path in found if ours(path.name.removeprefix(prefix))]
+    return [path for path in sorted(parent.glob(prefix + "*")) if ours(path.name.removeprefix(prefix))]
 
 
 def where_it_lies(folder: Path) -> Path:

@@ -81,13 +81,13 @@ class Persistence(Surface):
 
     def _begin_fit(self) -> None:
         """Brings the run to its start, or to where a checkpoint left it."""
+        self._unsaved = {}
         if self.is_main_process():
             self._checkpoints.tidy()
         self._backend.barrier()
         if self._resumed is None and self.config.resume is not None:
             self._resume()
         self._streams.seed(derive_seed(self.config.seed, "fit", self.rank))
-        self._unsaved = {}
         if self._resumed is None:
             self._records.clear()
             before = self._position  # of an earlier fit of this trainer, whose best checkpoint must not be lost

@@ -208,6 +208,11 @@ def _check_optimizers(parts: Assembly, snapshot: Snapshot, folder: Path) -> tupl
             "many as when it was saved, or load the weights alone with weights_only=True."
         )
     schedules = numbered(snapshot.trees, "lr_scheduler")
+    if len(schedules) != len(optimizers):
+        raise CheckpointError(
+            f"{str(folder)!r} holds {len(optimizers)} optimizers and {len(schedules)} lr_schedulers, of which each has "
+            "one, if only null. Use another checkpoint, or load the weights alone with weights_only=True."
+        )
     for number, (scheduler, state) in enumerate(zip(parts.schedulers, schedules, strict=True)):
         if (scheduler is None) != (state is None):
             had, has = ("none", "one") if state is None else ("one", "none")
