@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -64,9 +66,8 @@ def test_scaling_prints_and_writes_what_the_readme_says(tmp_path: Path) -> None:
 def check_printed(printed: str, written: dict[str, Any]) -> None:
     rows, gains = tables(printed)
     for heading in rows[0]:
-        assert heading.startswith(("framework", "processes", "model", "extras")) or heading in README
-    shown = [(row["framework"], int(row["processes"]), row["model"], row["extras"]) for row in rows]
-    assert shown == [(row["framework"], row["processes"], row["model"], row["extras"]) for row in written["rows"]]
+        assert heading.startswith(("framework", "processes", "model", "data", "extras")) or heading in README
+    assert [case(row) for row in rows] == [case(row) for row in written["rows"]]
     assert [row["ours/s"] for row in rows] == [f"{row['ours_steps_per_second']:.1f}" for row in written["rows"]]
     assert [row["hand/s"] for row in rows] == [f"{row['hand_steps_per_second']:.1f}" for row in written["rows"]]
     for row, figures in zip(rows, written["rows"], strict=True):
@@ -78,9 +79,13 @@ def check_printed(printed: str, written: dict[str, Any]) -> None:
     ]
 
 
+def case(row: Mapping[str, Any]) -> tuple[str, int, str, str, str]:
+    return row["framework"], int(row["processes"]), row["model"], row["data"], row["extras"]
+
+
 def check_rows(framework: str, rows: list[dict[str, Any]]) -> None:
-    cases = [(row["framework"], row["processes"], row["model"], row["extras"]) for row in rows]
-    assert cases == [(framework, processes, "tiny", extras) for processes in (1, 2) for extras in ("bare", "loss+bar")]
+    wanted = itertools.product([framework], (1, 2), ["tiny"], ["tensors", "own"], ["bare", "loss+bar"])
+    assert [case(row) for row in rows] == list(wanted)
     for row in rows:
         assert {name: len(values) for name, values in row["seconds"].items()} == {"ours": 3, "hand": 3, "control": 3}
         assert all(value > 0 for values in row["seconds"].values() for value in values)
@@ -95,13 +100,12 @@ def check_rows(framework: str, rows: list[dict[str, Any]]) -> None:
 
 
 def check_gains(framework: str, written: dict[str, Any]) -> None:
-    by_case = {(row["processes"], row["extras"]): row for row in written["rows"]}
-    assert [(row["framework"], row["extras"], row["processes"]) for row in written["scaling"]] == [
-        (framework, extras, 2) for extras in ("bare", "loss+bar")
-    ]
+    by_case = {case(row): row for row in written["rows"]}
+    wanted = itertools.product([framework], [2], ["tiny"], ["tensors", "own"], ["bare", "loss+bar"])
+    assert [case(row) for row in written["scaling"]] == list(wanted)
     for gain in written["scaling"]:
         for side in ("ours", "hand"):
-            rates = [by_case[number, gain["extras"]][f"{side}_samples_per_second"] for number in (1, 2)]
+            rates = [by_case[case(gain | {"processes": count})][f"{side}_samples_per_second"] for count in (1, 2)]
             assert gain[f"{side}_samples_per_second"] == rates
             assert gain[f"{side}_gain"] == pytest.approx(rates[1] / rates[0])
 

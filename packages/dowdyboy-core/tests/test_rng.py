@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import sys
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -168,6 +171,32 @@ def test_words_that_are_not_there_are_not_used(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(random, "getstate", Own().getstate)
     assert RandomStreams(OneStream())._python._words is None
+
+
+# Run by the built-in exec, since a process that starts afresh can import no module of the tests.
+DRAWING = """
+import random
+import numpy as np
+random.seed(3)
+np.random.seed(3)
+drawn = [random.random(), np.random.random()]
+with streams.isolated(5):
+    random.random(), np.random.randn()
+drawn += [random.random(), np.random.random()]
+"""
+COMPARING = "assert drawn == wanted, (drawn, wanted)"
+
+
+def test_streams_sent_to_another_process_are_the_ones_of_that_process() -> None:
+    """The state of each is at another address there."""
+    framework: Any = SimpleNamespace(set_rng_aside=partial(partial, int))  # has no stream, and can be sent
+    known: dict[str, Any] = {"streams": RandomStreams(framework)}
+    exec(DRAWING, known)
+    sent = {"streams": known["streams"], "wanted": known["drawn"]}
+    process = multiprocessing.get_context("spawn").Process(target=exec, args=(DRAWING + COMPARING, sent))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_a_block_that_fails_puts_the_streams_back_too() -> None:
