@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email
-import importlib.metadata
 import os
 import re
 import shutil
@@ -165,24 +164,8 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifacts]:
 
 
 @pytest.fixture(scope="module")
-def environments(
-    artifacts: dict[str, Artifacts], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Path]]:
-    """Installs each combination of wheels into an environment of its own; yields their interpreters.
-
-    Third-party packages come in the versions that the tests run with: the packages take ranges, and the
-    newest PyTorch may be another build, many times the size.
-    """
-    constraints = tmp_path_factory.mktemp("constraints") / "constraints.txt"
-    constraints.write_text(
-        "".join(
-            f"{distribution.name}=={distribution.version}\n"
-            for distribution in importlib.metadata.distributions()
-            if not distribution.name.startswith("dowdyboy")
-        ),
-        encoding="utf-8",
-    )
-
+def environments(artifacts: dict[str, Artifacts], constraints: Path) -> Iterator[dict[str, Path]]:
+    """Installs each combination of wheels into an environment of its own; yields their interpreters."""
     # Not where pytest keeps its folders, which may be in memory: these have gigabytes, and programs in them.
     folders = {combination: Path(tempfile.mkdtemp(prefix=combination, dir=DISK)) for combination in COMBINATIONS}
 

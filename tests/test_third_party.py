@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -90,14 +89,14 @@ def build(project: Path, dist: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def python() -> Iterator[Path]:
+def python(constraints: Path) -> Iterator[Path]:
     """The interpreter of an environment with core, conformance and the third-party package, built and installed."""
     # Not where pytest keeps its folders, which may be in memory, where no program can be run.
     with tempfile.TemporaryDirectory(prefix="third_party", dir=DISK) as folder:
-        yield install(Path(folder))
+        yield install(Path(folder), constraints)
 
 
-def install(folder: Path) -> Path:
+def install(folder: Path, constraints: Path) -> Path:
     for project in PROJECTS:
         source = folder / project.name
         shutil.copytree(project, source, ignore=shutil.ignore_patterns("__pycache__", "dist"))
@@ -107,16 +106,12 @@ def install(folder: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
     build(folder / "theirs", folder / "dist")
-    # Other packages in the versions that the tests run with.
-    versions = {item.name: item.version for item in importlib.metadata.distributions()}
-    constraints = "".join(f"{name}=={version}\n" for name, version in versions.items() if "dowdyboy" not in name)
-    (folder / "constraints.txt").write_text(constraints, encoding="utf-8")
     venv.create(folder / "environment", with_pip=False)
     python = folder / "environment" / ("Scripts" if os.name == "nt" else "bin") / "python"
     pip = (sys.executable, "-m", "pip", "--python", python)
     wheels = sorted((folder / "dist").glob("*.whl"))
     assert len(wheels) == 3
-    must_run(*pip, "install", "--quiet", "--constraint", folder / "constraints.txt", *wheels, cwd=folder)
+    must_run(*pip, "install", "--quiet", "--constraint", constraints, *wheels, cwd=folder)
     must_run(*pip, "check", cwd=folder)
     return python
 
