@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -404,6 +407,52 @@ def test_what_a_spawned_worker_gets_can_be_sent() -> None:
     sent = pickle.loads(ForkingPickler.dumps(read))
     keys = [BatchKey(5, [1, 3])]
     assert plain(sent(keys)) == plain(read(keys))
+
+
+# A program of its own, since workers that start afresh can import no module of the tests.
+SPAWNING = """
+import random
+
+import numpy as np
+import torch
+from dowdyboy_torch import Trainer, TrainerConfig
+from torch.utils.data import DataLoader, Dataset
+
+
+class Augmented(Dataset):
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return torch.tensor([index, random.random(), np.random.randn(), float(torch.rand(()))])
+
+
+def read(out_dir, **options):
+    batches = []
+    model = torch.nn.Linear(4, 1)
+
+    def train_step(trainer, bat, bat_idx, global_step):
+        batches.append(bat.tolist())
+        return model(bat).sum()
+
+    trainer = Trainer(TrainerConfig(name="t", epoch=2, out_dir=out_dir, seed=5))
+    trainer.set_train_dataloader(DataLoader(Augmented(), batch_size=2, shuffle=True, **options))
+    trainer.set_model(model)
+    trainer.set_optimizer(torch.optim.SGD(model.parameters(), lr=0.1))
+    trainer.fit(train_step)
+    return batches
+
+
+if __name__ == "__main__":
+    here, spawned = read("here"), read("spawned", num_workers=2, multiprocessing_context="spawn")
+    assert here == spawned, (here, spawned)
+    assert len(here) == 6
+"""
+
+
+def test_spawned_workers_draw_what_the_trainers_own_process_draws(tmp_path: Path) -> None:
+    (tmp_path / "spawning.py").write_text(SPAWNING, encoding="utf-8")
+    subprocess.run([sys.executable, "spawning.py"], cwd=tmp_path, check=True)
 
 
 @pytest.mark.gpu
