@@ -10,6 +10,8 @@ import numpy as np
 BATCH, CLASSES = 32, 10
 LEAD, TAIL = 3, 3
 """Steps of a block before and after the timed ones: a loader fills its buffer, and empties it."""
+LIFE = 5
+"""Blocks after which every contender is made anew: where its weights came to lie in memory has a speed of its own."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import terminal, turns
-from scaling_cases import CASES, LEAD, TAIL, Case
+from scaling_cases import CASES, LEAD, LIFE, TAIL, Case
 
 CONTENDERS = ("ours", "hand", "control")
 """The control is the hand-written loop once more: how far it is from ``hand`` is what this machine can't tell apart."""
@@ -30,21 +30,31 @@ def time_block(contender: Any, case: Case, number: int) -> float:
     return float(marks[LEAD + case.steps] - marks[LEAD])
 
 
-def measure(framework: Any, case: Case, blocks: int, workers: int, out: Path) -> dict[str, Any]:
-    """Seconds a block of each contender, one block of each a round."""
-    folder = out / f"{case.model}_{case.data}_{case.extras}"
+def make_contenders(framework: Any, case: Case, workers: int, folder: Path) -> dict[str, Any]:
+    """Makes and warms up one of each."""
     contenders = {
         "ours": framework.Ours(case, workers, folder),
         "hand": framework.HandWritten(case, workers),
         "control": framework.HandWritten(case, workers),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    for contender in contenders.values():  # warms up
+    for contender in contenders.values():
         time_block(contender, case, 0)
-    gc.freeze()
-    for number in range(1, blocks + 1):
+    return contenders
+
+
+def measure(framework: Any, case: Case, blocks: int, workers: int, out: Path) -> dict[str, Any]:
+    """Seconds a block of each contender, one block of each a round."""
+    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    contenders: dict[str, Any] = {}
+    for number in range(blocks):
+        if number % LIFE == 0:
+            contenders.clear()
+            gc.unfreeze()
+            folder = out / f"{case.model}_{case.data}_{case.extras}_{number}"
+            contenders = make_contenders(framework, case, workers, folder)
+            gc.freeze()
         for name in turns(CONTENDERS, number):
-            seconds[name].append(time_block(contenders[name], case, number))
+            seconds[name].append(time_block(contenders[name], case, number + 1))
     said = {"model": case.model, "data": case.data, "extras": case.extras}
     return {**said, "steps": case.steps, "seconds": seconds}
 

@@ -50,6 +50,14 @@ class TextsLeftOut(Mutant):
         change(trainer._backend, "to_device", lambda original: tensors)
 
 
+@caught("D-10", "test_workers_end_with_the_run_that_they_read_for")
+class WorkersGoOn(Mutant):
+    """Leaves workers to themselves when a run ends before its data."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._parts, "close_loaders", nothing)
+
+
 @caught("D-6", "test_data_without_indices_starts_afresh_each_epoch")
 class StreamRunsOn(Mutant):
     """Starts a stream once, and reads on in it."""

@@ -64,6 +64,7 @@ def parts_of(dataset: Any, *, batch_size: int = 3, shuffled: bool = False, **cha
         "batched": True,
         "workers": 0,
         "with_workers": no_workers,
+        "end_workers": no_workers,
         **changes,
     }
     return MapParts(**settings)
@@ -265,6 +266,7 @@ class WithWorkers:
 
     def __init__(self, dataset: Any, sampler: Any, read: Callable[[Any], Any]) -> None:
         self.dataset, self.sampler, self.read = dataset, sampler, read
+        self.ended: list[Any] = []
 
     def __iter__(self) -> Iterator[Any]:
         return iter([self.read([self.dataset[key] for key in keys]) for keys in self.sampler])
@@ -275,7 +277,10 @@ def with_workers(made: list[WithWorkers]) -> dict[str, Any]:
         made.append(WithWorkers(*given))
         return made[-1]
 
-    return {"workers": 2, "with_workers": make}
+    def end(batches: Iterator[Any]) -> None:
+        made[-1].ended.append(next(batches))  # the one that would have come next
+
+    return {"workers": 2, "with_workers": make, "end_workers": end}
 
 
 def test_a_loader_with_workers_is_made_once_and_reads_the_batches_of_each_epoch() -> None:
@@ -288,6 +293,49 @@ def test_a_loader_with_workers_is_made_once_and_reads_the_batches_of_each_epoch(
     around = [[derive_seed(5, "workers", epoch), "put back"] for epoch in (2, 4)]
     within = [seeds_of(2, 3, 0), seeds_of(4, 1, 3, 0)]
     assert noted == [note for outer, inner in zip(around, within, strict=True) for note in (outer[0], *inner, outer[1])]
+
+
+def test_the_workers_of_an_epoch_that_was_left_are_ended_and_others_read_the_next() -> None:
+    made: list[WithWorkers] = []
+    loader, _ = loader_of(parts_of(Counting(9), **with_workers(made)))
+    loader.close()
+    next(loader.epoch(1))
+    loader.close()
+    loader.close()
+    assert [[index for index, _ in batch] for batch in made[0].ended] == [[3, 4, 5]]
+    assert len(list(loader.epoch(1))) == 3
+    loader.close()
+    list(loader.epoch(2))
+    assert [native.ended for native in made] == [made[0].ended, []], "those that read to the end may persist"
+
+
+def test_an_epoch_that_is_read_on_after_another_one_began_does_not_count_as_that_one() -> None:
+    made: list[WithWorkers] = []
+    loader, _ = loader_of(parts_of(Counting(6), **with_workers(made)))
+    first, second = loader.epoch(1), loader.epoch(2)
+    next(second)
+    list(first)
+    loader.close()
+    assert len(made[0].ended) == 1
+
+
+def test_the_workers_of_a_stream_that_was_left_are_ended() -> None:
+    ended: list[str] = []
+    parts = StreamParts(lambda: iter("abc"), None, lazy=False, end_workers=lambda batches: ended.append(next(batches)))
+    loader, _ = loader_of(parts)
+    next(loader.epoch(1))
+    loader.close()
+    assert ended == ["b"]
+    assert list(loader.epoch(2)) == ["a", "b", "c"]
+    loader.close()
+    assert ended == ["b"]
+
+
+def test_a_stream_without_workers_has_none_to_end() -> None:
+    loader, _ = loader_of(stream(lambda: iter("abc")))
+    next(loader.epoch(1))
+    loader.close()
+    assert list(loader.epoch(2)) == ["a", "b", "c"]
 
 
 def test_a_worker_seeds_its_streams_and_has_nothing_to_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

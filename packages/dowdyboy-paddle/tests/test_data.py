@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import pickle
 import random
 from collections.abc import Iterator
@@ -280,6 +281,33 @@ def test_an_epoch_left_half_way_does_not_leak_into_the_next() -> None:
     next(half)
     expected = run(DataLoader(Augmented(), batch_size=2, shuffle=True), epoch=2)
     assert without_time(list(source.epoch(2))) == expected
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("kind", [Augmented, Stream])
+def test_workers_of_an_epoch_that_was_left_end_and_others_read_the_next(kind: type, persistent: bool) -> None:
+    def load(**settings: Any) -> Any:
+        return opened(DataLoader(kind(), batch_size=2, num_workers=2, **settings))
+
+    def started() -> set[Any]:
+        return set(multiprocessing.active_children()) - others
+
+    source, others = load(persistent_workers=persistent), set(multiprocessing.active_children())
+    half = source.epoch(1)
+    next(half)
+    workers = started()
+    assert len(workers) == 2
+    source.close()
+    for worker in workers:
+        worker.join(10)
+    assert not any(worker.is_alive() for worker in workers)
+    assert without_time(list(source.epoch(2))) == without_time(list(load().epoch(2)))
+    source.close()
+    assert len(started()) == (2 if persistent and kind is Augmented else 0), "those of a stream can't persist"
+    half = source.epoch(3)
+    next(half)
+    source.close()
+    assert started() == set()
 
 
 class Named(NamedTuple):

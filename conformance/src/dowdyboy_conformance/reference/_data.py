@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from dowdyboy_core._data import MapParts, StreamParts
@@ -34,6 +34,7 @@ def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None
         batched=loader.batch_sampler is not None or loader.batch_size is not None,
         workers=loader.num_workers,
         with_workers=_like(loader),
+        end_workers=Generator.close,
     )
 
 

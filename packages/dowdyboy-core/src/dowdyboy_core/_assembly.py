@@ -141,6 +141,11 @@ class Assembly:
                     "set_models."
                 )
 
+    def close_loaders(self) -> None:
+        """Ends the workers of epochs that were left before their end."""
+        for loader in self.loaders.values():
+            loader.close()
+
     def set_training(self, training: bool) -> None:
         """Puts all models and module components into training or evaluation mode."""
         for model in self.models:

@@ -30,6 +30,7 @@ class MapParts:
         batched: whether the batching gives lists of indices.
         workers: how many processes read.
         with_workers: builds a native loader with those processes from a dataset, batch sampler and collate function.
+        end_workers: ends the workers of an iterator of that loader that was not read to its end.
         read_at_once: makes a batch of a list of indices faster than ``dataset`` and ``collate`` do, and without drawing
             random numbers, which saves the seeding of every batch; None where there is no such way.
     """
@@ -40,6 +41,7 @@ class MapParts:
     batched: bool
     workers: int
     with_workers: Callable[[Any, Any, Callable[[Any], Any]], Iterable[Any]]
+    end_workers: Callable[[Any], None]
     read_at_once: Callable[[Sequence[int]], Any] | None = None
 
 
@@ -51,11 +53,13 @@ class StreamParts:
         batches: starts the stream of batches of an epoch.
         count: how many there are, None if only running it tells.
         lazy: whether random numbers may be drawn while it runs, in this process.
+        end_workers: ends the workers of a stream that was not read to its end; None where there are none.
     """
 
     batches: Callable[[], Iterator[Any]]
     count: int | None
     lazy: bool = True
+    end_workers: Callable[[Any], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,10 @@ class ReadBatch:
 class EpochLoader(ABC):
     """The batches of this process, epoch by epoch."""
 
+    def __init__(self, end_workers: Callable[[Any], None] | None) -> None:
+        self._end_workers = end_workers
+        self._unread: Iterator[Any] | None = None  # what workers read, as long as it isn't at its end
+
     @abstractmethod
     def count(self) -> int | None:
         """How many batches this process gets in an epoch; None if only running it tells."""
@@ -135,6 +143,17 @@ class EpochLoader(ABC):
     @abstractmethod
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         """The batches of one epoch, without the first ``start`` of this process."""
+
+    def close(self) -> None:
+        """Ends the workers of an epoch that was left before its end; they might go on for as long as the process."""
+        unread, self._unread = self._unread, None
+        if unread is not None and self._end_workers is not None:
+            self._end_workers(unread)
+
+    def _to_the_end(self, batches: Iterator[Any]) -> Iterator[Any]:
+        yield from batches
+        if self._unread is batches:
+            self._unread = None
 
 
 def open_loader(
@@ -157,6 +176,7 @@ def open_loader(
 
 class _MapLoader(EpochLoader):
     def __init__(self, parts: MapParts, streams: RandomStreams, seed: int, share: Share, fill_up: bool) -> None:
+        super().__init__(parts.end_workers)
         self._parts = parts
         self._streams = streams
         self._seed = seed
@@ -181,7 +201,14 @@ class _MapLoader(EpochLoader):
             self._native = self._parts.with_workers(KeyDataset(size), _KeySampler(self), self._read)
         # Starting workers draws a seed of theirs from a global stream; the run's own must not notice.
         with self._streams.isolated(derive_seed(self._seed, "workers", epoch)):
-            return iter(self._native)
+            self._unread = iter(self._native)
+        return self._to_the_end(self._unread)
+
+    def close(self) -> None:
+        """Lets go of the native loader, too, if its workers were ended."""
+        if self._unread is not None:
+            self._native = None
+        super().close()
 
     def _numbered(self) -> Iterator[tuple[int, Any]]:
         """The batches of this process, as indices, each with its number among all."""
@@ -213,6 +240,7 @@ class _KeySampler:
 
 class _StreamLoader(EpochLoader):
     def __init__(self, parts: StreamParts, streams: RandomStreams, seed: int, share: Share, fill_up: bool) -> None:
+        super().__init__(parts.end_workers)
         self._parts = parts
         self._streams = streams
         self._seed = seed
@@ -225,6 +253,9 @@ class _StreamLoader(EpochLoader):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         with self._streams.isolated(derive_seed(self._seed, "stream", epoch)):
             batches = self._parts.batches()
+        if self._parts.end_workers is not None:
+            self._unread = batches
+            batches = self._to_the_end(batches)
         if self._parts.lazy:
             batches = self._own_stream(batches, epoch)
         return islice(deal(batches, self._share, self._fill_up), start, None)

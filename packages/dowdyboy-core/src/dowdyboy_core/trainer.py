@@ -90,6 +90,7 @@ class Trainer(Persistence):
                 signum = self._stopping.at_end()
             finally:
                 self._loss = None
+                self._parts.close_loaders()
                 self._metrics.close()
                 self._resumed = None
                 self._writer.wait()
@@ -256,6 +257,7 @@ class Trainer(Persistence):
                 on_test_end(self)
         finally:
             self._loss = None
+            self._parts.close_loaders()
             self._records = records_of_fit
             self._metrics.close()
 

@@ -36,6 +36,9 @@ from dowdyboy_core._order import (
 )
 from dowdyboy_core._stopping import WorkerInit
 
+_PATIENCE = 5.0
+"""Seconds to wait for each worker that is told to end."""
+
 
 def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None:
     """Takes a DataLoader apart; None if ``loader`` is none."""
@@ -51,6 +54,7 @@ def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None
         batched=loader.batch_sampler is not None,
         workers=loader.num_workers,
         with_workers=_Workers(loader),
+        end_workers=_end_workers,
         read_at_once=_read_at_once(loader, collate),
     )
 
@@ -129,6 +133,8 @@ class _Workers:
 
     def stream(self, loader: DataLoader) -> _Unpacked:
         """The same over a dataset without indices."""
+        # PaddlePaddle waits without end for the second epoch of a stream whose workers persist.
+        settings = {**self._settings, "persistent_workers": False}
         packed: Any = _Packed(_collate(loader))
         size: Any = loader.batch_size  # annotated as an int, though None is accepted
         return _Unpacked(
@@ -137,7 +143,7 @@ class _Workers:
                 batch_size=size,
                 drop_last=loader.drop_last,
                 collate_fn=packed,
-                **self._settings,
+                **settings,
             )
         )
 
@@ -184,7 +190,25 @@ class _Unpacked:
         self._loader = loader
 
     def __iter__(self) -> Iterator[Any]:
-        return map(_put_back, iter(self._loader))
+        return _UnpackedBatches(iter(self._loader))
+
+
+class _UnpackedBatches:
+    """The batches of one iteration."""
+
+    def __init__(self, native: Any) -> None:
+        self.native = native
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return _put_back(next(self.native))
+
+
+def _end_workers(batches: _UnpackedBatches) -> None:
+    # Letting go is not enough: a thread of the iterator reads on, and holds it. One that is stuck is not waited for.
+    batches.native._try_shutdown_all(timeout=_PATIENCE)
 
 
 def _put_back(packed: list[Any]) -> Any:
@@ -196,7 +220,7 @@ def _stream_parts(loader: DataLoader) -> StreamParts:
     count = _stream_length(loader)
     if loader.num_workers:
         workers = _Workers(loader).stream(loader)
-        return StreamParts(lambda: iter(workers), count, lazy=False)
+        return StreamParts(lambda: iter(workers), count, lazy=False, end_workers=_end_workers)
     return StreamParts(lambda: _stream(loader), count)
 
 

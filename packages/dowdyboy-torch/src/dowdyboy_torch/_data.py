@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -48,6 +49,7 @@ def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None
         batched=loader.batch_sampler is not None,
         workers=loader.num_workers,
         with_workers=_Workers(loader),
+        end_workers=_end_workers,
         read_at_once=_read_at_once(loader),
     )
 
@@ -115,10 +117,19 @@ class _Workers:
         return DataLoader(dataset, batch_sampler=batch_sampler, collate_fn=collate, **self._settings)
 
 
+def _end_workers(batches: Any) -> None:
+    batches._shutdown_workers()
+
+
+def _end_stream(loader: DataLoader[Any], batches: Any) -> None:
+    loader._iterator = None  # where persistent workers are kept
+    _end_workers(batches)
+
+
 def _stream_parts(loader: DataLoader[Any]) -> StreamParts:
     count = len(loader) if hasattr(loader.dataset, "__len__") else None
     if loader.num_workers:
-        return StreamParts(lambda: iter(loader), count, lazy=False)
+        return StreamParts(lambda: iter(loader), count, lazy=False, end_workers=partial(_end_stream, loader))
     return StreamParts(lambda: _stream(loader), count)
 
 
