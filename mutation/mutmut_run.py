@@ -5,6 +5,7 @@ What was found stays in .mutation/; report.py reads it.
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -50,13 +51,25 @@ def main(arguments: list[str]) -> int:
     (ROOT / ".mutation").mkdir(exist_ok=True)
     if arguments[:1] == ["reach"]:
         return pytest("--reach", *(arguments[1:] or TESTS))
-    names = [argument for argument in arguments if not argument.startswith("-") and "=" not in argument]
-    options = [argument for argument in arguments if argument not in names]
-    if not names:
-        names = sorted(path.stem for path in (ROOT / "packages/dowdyboy-core/src/dowdyboy_core").glob("*.py"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", help="of dowdyboy_core; all without any")
+    parser.add_argument("--again", action="store_true", help="only the mutants that weren't killed before, or are new")
+    parser.add_argument("--seconds", help="how long the tests of one mutant may take, rather than 4")
+    parser.add_argument("--only", metavar="TEXT", help="only the mutants whose key has this text")
+    parser.add_argument("--pause-while", metavar="FILE", help="start nothing while this file exists")
+    given = parser.parse_args(arguments)
+    known = sorted(path.stem for path in (ROOT / "packages/dowdyboy-core/src/dowdyboy_core").glob("*.py"))
+    for name in given.modules:
+        if name not in known:
+            parser.error(f"{name!r} is no module of dowdyboy_core: {', '.join(known)}")
+    options = [f"--mutate={name}" for name in given.modules or known]
+    options += ["--again"] if given.again else []
+    for option in ("seconds", "only", "pause_while"):
+        if getattr(given, option) is not None:
+            options.append(f"--{option.replace('_', '-')}={getattr(given, option)}")
     if not (ROOT / ".mutation/reached.json").exists():
         pytest("--reach", *TESTS)
-    return pytest(*(f"--mutate={name}" for name in names), *options, *TESTS)
+    return pytest(*options, *TESTS)
 
 
 if __name__ == "__main__":

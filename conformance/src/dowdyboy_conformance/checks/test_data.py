@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from dowdyboy_conformance._data import Augmented, Indexed, Restarted, batches, plain
+from dowdyboy_conformance._data import Indexed, Restarted, batches, plain
 from dowdyboy_conformance._harness import Harness
-from dowdyboy_conformance._problem import build
 from dowdyboy_conformance._resuming import Killed
 
 # Generator(PCG64(derive_seed(derive_seed(7, role), "order", epoch))).permutation(10)
@@ -215,23 +214,18 @@ def test_data_that_comes_in_batches(harness: Harness, tmp_path: Path, workers: i
 
 
 @pytest.mark.clause("D-10")
-def test_workers_end_with_the_run_that_they_read_for(harness: Harness, tmp_path: Path) -> None:
-    run = build(harness, tmp_path, dataset=Augmented(harness, 40), batch_size=2, workers=2)
-    run.trainer.set_test_dataloader(harness.loader(Augmented(harness, 40), 2, workers=2))
+@pytest.mark.parametrize(("role", "fails"), [("train", True), ("train", False), ("val", True), ("test", True)])
+def test_workers_end_with_the_run_that_they_read_for(harness: Harness, tmp_path: Path, role: str, fails: bool) -> None:
     others, seen = set(multiprocessing.active_children()), []
 
-    def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+    def note() -> None:
         seen.append(set(multiprocessing.active_children()) - others)
-        if bat_idx == failing_at:
+        if fails and len(seen) == 3:
             raise Killed
-        return run.train_step(trainer, bat, bat_idx, global_step)
 
     # What went wrong is kept, as it is in a notebook, and with it all that was at work.
-    for failing_at, go in ((3, run.trainer.fit), (3, run.trainer.test), (-1, run.trainer.fit)):
-        raised = pytest.raises(Killed) if failing_at >= 0 else contextlib.nullcontext()
-        with raised as kept:
-            go(step)
-        for worker in seen[0]:
-            worker.join(5)  # told to end; its last breath may take a moment
-        assert [len(seen[0]), [worker for worker in seen[0] if worker.is_alive()]] == [2, []], kept
-        seen.clear()
+    with pytest.raises(Killed) if fails else contextlib.nullcontext() as kept:
+        batches(harness, tmp_path, harness.loader(numbers(40), 2, workers=2), role=role, then=note)
+    for worker in seen[0]:
+        worker.join(5)  # told to end; its last breath may take a moment
+    assert [len(seen[0]), [worker for worker in seen[0] if worker.is_alive()]] == [2, []], kept
