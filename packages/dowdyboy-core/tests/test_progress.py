@@ -43,10 +43,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 class Terminal:
     """Stands in for the one that a person looks at."""
 
+    _END = b"\x1e"
+
     def __init__(self, columns: int) -> None:
         self.ours, self.theirs = pty.openpty()
         self.resize(columns)
-        os.set_blocking(self.ours, False)
         self.stream: TextIO = open(self.theirs, "w", encoding="utf-8")  # noqa: PTH123
 
     def resize(self, columns: int) -> None:
@@ -55,11 +56,12 @@ class Terminal:
     def shown(self) -> list[str]:
         """What was drawn since it was last asked for, one state of the bar after the other."""
         self.stream.flush()
-        try:
-            text = os.read(self.ours, 65536).decode()
-        except BlockingIOError:
-            text = ""
-        return [line for line in text.replace("\r", "\n").split("\n") if line.strip()]
+        os.write(self.theirs, self._END)  # the kernel passes on what is written in its own time, but in order
+        text = b""
+        while not text.endswith(self._END):
+            text += os.read(self.ours, 65536)
+        lines = text.removesuffix(self._END).decode().replace("\r", "\n").split("\n")
+        return [line for line in lines if line.strip()]
 
     def close(self) -> None:
         self.stream.close()
