@@ -7,6 +7,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from dowdyboy_conformance import _golden
 from dowdyboy_conformance._clauses import CLAUSES
 from dowdyboy_conformance._report import FAILED, NOT_APPLICABLE, PASSED, Outcome, Report, as_markdown, by_topic
+from dowdyboy_conformance._reporting import Reporting, Worker
 
 BROKEN = "dowdyboy_conformance.mutants:NoZeroGrad"
 SELECTION = "cleared_between_windows or (long_training and numpy) or test_precision"
@@ -113,6 +115,17 @@ def test_it_is_the_same_when_the_checks_are_shared_out(tmp_path: Path) -> None:
             for place in (place for places in backends.values() for place in places.values()):
                 place["checks"].sort(key=lambda item: item["check"])
     assert found[0] == found[1]
+
+
+def test_a_worker_that_leaves_checks_out_is_known_to_the_main_process() -> None:
+    left_out: dict[str, Any] = {}
+    Worker(left_out).pytest_deselected()
+    reporting = Reporting([], {})
+    reporting.pytest_testnodedown(SimpleNamespace(workeroutput={}))
+    reporting.pytest_testnodedown(SimpleNamespace())  # one that crashed hands nothing over
+    assert reporting._report.whole
+    reporting.pytest_testnodedown(SimpleNamespace(workeroutput=left_out))
+    assert not reporting._report.whole
 
 
 def outcome(status: str, **changed: Any) -> Outcome:

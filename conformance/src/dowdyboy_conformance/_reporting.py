@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,19 +13,41 @@ TOGETHER = "together-"
 """What the groups of checks begin with that share runs of several processes; pytest-xdist adds it to their names."""
 
 
+_IN_PART = "dowdyboy_conformance_in_part"
+
+
+class Worker:
+    """Tells the main process of pytest-xdist that a worker left checks out.
+
+    Args:
+        output: what a worker hands over when it is done.
+    """
+
+    def __init__(self, output: dict[str, Any]) -> None:
+        self._output = output
+
+    def pytest_deselected(self) -> None:
+        """Notes that the run isn't of the whole suite."""
+        self._output[_IN_PART] = True
+
+
 class Reporting:
     """Collects what the checks have shown, writes the reports, and prints the table of topics.
 
     Args:
         paths: the files to write.
         modules: for each backend, as ``--backend`` calls it, the import name of its distribution.
-        whole: whether all checks were asked for.
     """
 
-    def __init__(self, paths: list[Path], modules: dict[str, str], whole: bool) -> None:
+    def __init__(self, paths: list[Path], modules: dict[str, str]) -> None:
         self._paths = paths
         self._report = Report(modules)
-        self._report.whole = whole
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Takes a worker's word for it, since it is the workers of pytest-xdist that choose among the checks."""
+        if getattr(node, "workeroutput", {}).get(_IN_PART):
+            self._report.whole = False
 
     def pytest_deselected(self) -> None:
         """Notes that the run isn't of the whole suite."""

@@ -13,7 +13,7 @@ from ._clauses import CLAUSES
 from ._golden import Golden
 from ._harness import Harness
 from ._report import WRITERS
-from ._reporting import TOGETHER, Reporting
+from ._reporting import TOGETHER, Reporting, Worker
 from ._together import SCENARIOS, Together
 
 pytest.register_assert_rewrite("dowdyboy_conformance.checks")
@@ -69,8 +69,10 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--report {path}: its name must end with one of {', '.join(WRITERS)}")
     if paths:
         modules = {name: harness.module for name, harness in config.stash[_HARNESSES].items()}
-        whole = not (config.getoption("keyword") or config.getoption("markexpr"))
-        config.pluginmanager.register(Reporting(paths, modules, whole), "dowdyboy_conformance_report")
+        config.pluginmanager.register(Reporting(paths, modules), "dowdyboy_conformance_report")
+    output = getattr(config, "workeroutput", None)  # of pytest-xdist, in a worker
+    if output is not None:
+        config.pluginmanager.register(Worker(output), "dowdyboy_conformance_worker")
 
 
 def load_harness(name: str) -> Harness:
