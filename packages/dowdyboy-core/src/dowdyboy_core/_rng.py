@@ -37,6 +37,9 @@ class RandomStreams:
         self._python = _PythonStream()
         self._numpy = _NumpyStream()
 
+    def __reduce__(self) -> tuple[type[RandomStreams], tuple[FrameworkStreams]]:
+        return type(self), (self._framework,)  # another process has streams of its own, at addresses of their own
+
     def seed(self, seed: int) -> None:
         """Seeds every stream."""
         rand.set_seed(seed)
@@ -98,9 +101,6 @@ class _PythonStream:
         self._owner: Any = random.getstate.__self__  # type: ignore[attr-defined] # whose methods the functions are
         self._words = self._find_words()
 
-    def __reduce__(self) -> tuple[type[_PythonStream], tuple[()]]:
-        return type(self), ()  # another process has its own stream, at an address of its own
-
     def _find_words(self) -> memoryview | None:
         if type(self._owner) is not random.Random or random.Random.__basicsize__ < object.__basicsize__ + self._SIZE:
             return None
@@ -136,9 +136,6 @@ class _NumpyStream:
         self._generator: Any = None  # numpy's own, when last looked at
         self._words: memoryview | None = None  # the state of that
         self._without: bytes | None = None  # where it stood when no number was kept
-
-    def __reduce__(self) -> tuple[type[_NumpyStream], tuple[()]]:
-        return type(self), ()  # another process has its own stream, at an address of its own
 
     def set_aside(self) -> Callable[[], None]:
         """Gives the function that puts the stream back."""
