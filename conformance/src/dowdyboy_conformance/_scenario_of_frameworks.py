@@ -17,6 +17,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "adamw in clipped windows": {"optimizer": "adamw", "lr": 0.05, "accumulate_steps": 3, "clip_grad_norm": 0.5},
     "two optimizers": {"optimizer": "momentum", "lr": 0.05, "clip_grad_norm": 0.3},
     "batch norm": {"lr": 0.1, "batch_norm": True, "batch_size": 8},
+    "batch norm, adam": {"optimizer": "adam", "lr": 0.01, "batch_norm": True, "batch_size": 8},
 }
 """Ways to train. (The step schedule is stepped by hand: it halves the rate, which each epoch would be too often.)"""
 
@@ -45,7 +46,11 @@ def _train(harness: Harness, out_dir: Path, way: str) -> Any:
 
     def end(trainer: Any, ep: int) -> None:
         records = {name: harness.numpy(tensor).tolist() for name, tensor in trainer.get_records().items()}
-        seen.append({"records": records, "rates": [harness.learning_rate(item) for item in optimizers]})
+        rates = [harness.learning_rate(item) for item in optimizers]
+        steepest = [
+            {name: float(abs(gradient).max()) for name, gradient in harness.gradients(model).items()} for model in models
+        ]
+        seen.append({"records": records, "rates": rates, "steepest": steepest})
         if not trainer.config.auto_schedule and ep % 4 == 0:
             trainer.step(lr_scheduler=run.scheduler)
 
