@@ -81,6 +81,21 @@ class RecordsStay(Mutant):
         change(trainer._records, "clear", nothing)
 
 
+@caught("R-1", "test_records_that_lie_in_another_order_are_saved_as_they_are_meant")
+class RecordsAsTheyLie(Mutant):
+    """Takes the numbers of an array in the order in which they lie in memory."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def check(name: str, value: Any) -> Any:
+                lies = np.ravel(value, order="K").reshape(value.shape) if isinstance(value, np.ndarray) else value
+                return original(name, lies)
+
+            return check
+
+        change(trainer._records, "_check_array", make)
+
+
 @caught("R-2", "test_values_are_stacked")
 class RecordsNarrow(Mutant):
     """Keeps float64 records as float32."""

@@ -48,7 +48,8 @@ def _train(harness: Harness, out_dir: Path, way: str) -> Any:
         records = {name: harness.numpy(tensor).tolist() for name, tensor in trainer.get_records().items()}
         rates = [harness.learning_rate(item) for item in optimizers]
         steepest = [
-            {name: float(abs(gradient).max()) for name, gradient in harness.gradients(model).items()} for model in models
+            {name: float(abs(gradient).max()) for name, gradient in harness.gradients(model).items()}
+            for model in models
         ]
         seen.append({"records": records, "rates": rates, "steepest": steepest})
         if not trainer.config.auto_schedule and ep % 4 == 0:

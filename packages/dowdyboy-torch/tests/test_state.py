@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch.optim import lr_scheduler as lr
 
@@ -109,6 +110,22 @@ def test_an_optimizer_goes_on_bitwise(make: Any, groups: Any, tmp_path: Path) ->
     BACKEND.load_optimizer_state(other_optimizer, names(other), saved.tree("optimizer_0"))
     train(other, other_optimizer, None, STEPS)
     assert weights(other) == weights(model)
+
+
+def test_weights_and_moments_in_channels_last_are_saved_as_they_are_meant(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(3, 4, (2, 5)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    optimizer.step()
+    moment = optimizer.state[model.weight]["exp_avg"]
+    assert not model.weight.is_contiguous(), "or nothing is tried"
+    assert not moment.is_contiguous(), "or nothing is tried"
+    by_path = {id(parameter): f"0/{path}" for path, parameter in model.named_parameters()}
+    through_disk(tmp_path, model, {"optimizer_0": BACKEND.optimizer_state(optimizer, by_path)})
+    for file, expected in (("model_0", model.weight), ("optimizer_0", moment)):
+        found = safetensors.torch.load_file(tmp_path / "checkpoint" / f"{file}.safetensors")
+        assert sum(torch.equal(expected.detach(), tensor) for tensor in found.values()) == 1, sorted(found)
 
 
 @pytest.mark.parametrize("name", ["Momentum", "Adam", "RMSprop"])
