@@ -10,11 +10,8 @@ import atexit
 import multiprocessing
 import os
 import socket
-import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,7 +19,8 @@ import numpy as np
 from dowdyboy_core import SetupError
 from dowdyboy_core._config import check_process_count
 from dowdyboy_core._errors import unused_parameters
-from dowdyboy_core._together import end_together, run_spawned, wait_for_spawned
+from dowdyboy_core._spawning import Failure, Work, run_spawned, wait_for_spawned
+from dowdyboy_core._together import end_together
 
 from ._sockets import Group
 from ._state import from_array, to_array
@@ -186,7 +184,11 @@ def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -
         RuntimeError: one of them failed, with its traceback; the others were ended.
     """
     check_process_count(nprocs)
-    wait_for_spawned(_Spawned(f"127.0.0.1:{free_port()}", function, nprocs, tuple(args)))
+    wait_for_spawned(lambda work: _Spawned(f"127.0.0.1:{free_port()}", nprocs, work), function, args, _error)
+
+
+def _error(failure: Failure) -> Exception:
+    return RuntimeError(failure.text)
 
 
 def free_port() -> int:
@@ -197,38 +199,17 @@ def free_port() -> int:
 
 
 class _Spawned:
-    """Processes that were started, and what they report when they fail."""
+    """Processes that were started."""
 
-    def __init__(self, master: str, function: Callable[..., Any], nprocs: int, args: tuple[Any, ...]) -> None:
+    def __init__(self, master: str, nprocs: int, work: Work) -> None:
         context = multiprocessing.get_context("spawn")
         self.processes: list[Any] = []
-        self._reports: list[Connection] = []
         for rank in range(nprocs):
-            report, theirs = context.Pipe(duplex=False)
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": nprocs, "MASTER": master}
-            self.processes.append(context.Process(target=_run, args=(place, theirs, function, args)))
+            self.processes.append(context.Process(target=_run, args=(place, work)))
             self.processes[-1].start()
-            theirs.close()
-            self._reports.append(report)
-        self.sentinels = {process.sentinel: rank for rank, process in enumerate(self.processes)}
-
-    def join(self) -> bool:
-        """Waits until another one has ended, and raises its error; whether all have ended."""
-        _, rank = self.sentinels.popitem()
-        self.processes[rank].join()
-        status = self.processes[rank].exitcode
-        if status:
-            said = f"It ended with status {status}."
-            with suppress(EOFError):  # of one that could report nothing
-                said = self._reports[rank].recv_bytes().decode()
-            raise RuntimeError(f"Process {rank} failed:\n{said}")
-        return not self.sentinels
 
 
-def _run(place: dict[str, Any], report: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _run(place: dict[str, Any], work: Work) -> None:
     os.environ.update({f"DOWDYBOY_{name}": str(value) for name, value in place.items()})
-    try:
-        run_spawned(function, args)
-    except Exception:
-        report.send_bytes(traceback.format_exc()[-10_000:].encode())  # what a pipe holds until it is read
-        sys.exit(1)
+    run_spawned(work)

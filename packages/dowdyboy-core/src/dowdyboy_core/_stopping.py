@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: noted when they come, heeded between two batches, in all processes between the same two."""
+"""Signals that stop a run: noted when they come, heeded between two batches, in all processes between the same two."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from ._signals import ECHO, Watch, end_by, handled, stopping_signals
 
 PERIOD = 0.5
 """Seconds from one time to the next that several processes ask one another whether to stop.
 
 To ask takes some tenths of a millisecond, so that doing it after every batch would be felt where batches are short.
 """
-
-_ECHO = 1.0  # Seconds: launchers and terminals signal a process twice for one thing.
-
-_UNCARED_FOR = (signal.SIG_DFL, signal.default_int_handler, None)  # None: a handler of a library, not of Python
 
 
 class Stopped(SystemExit):
@@ -67,20 +63,18 @@ class Stopping:
         largest: gives for each place the largest of the numbers that the processes give.
         rank: the number of this process.
         world_size: how many there are.
-        then: what else to do when the first signal comes.
+
+    Raises:
+        ConfigError: the environment names signals that can't stop a run.
     """
 
-    def __init__(
-        self,
-        largest: Callable[[Sequence[int]], Sequence[int]],
-        rank: int,
-        world_size: int,
-        then: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, largest: Callable[[Sequence[int]], Sequence[int]], rank: int, world_size: int) -> None:
         self._largest = largest
         self._alone = world_size == 1
         self._tells = rank == 0
-        self._then = then
+        self._signals = stopping_signals(os.environ)
+        self._watch: Watch | None = None
+        self._watched = False
         self._home = os.getpid()
         self._received: int | None = None
         self._since = 0.0
@@ -90,36 +84,41 @@ class Stopping:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Notes signals instead of ending the process.
+        """Notes signals instead of ending the process; a second after the first one, one more ends it at once.
 
         A handler of the user's own stays in force, and so does ignoring a signal. Only the main thread can listen.
         """
         self._received = None
-        replaced: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for signum in SIGNALS:
-                if signal.getsignal(signum) in _UNCARED_FOR:
-                    replaced[int(signum)] = signal.signal(signum, self._note)
-        try:
-            yield
-        finally:
-            for number, handler in replaced.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        with handled(self._signals, self._note) as taken:
+            self._watched = bool(taken) and os.name == "posix"
+            if self._watched:
+                self._watch = Watch(taken, self._tell)
+                if self._received is not None:  # before there was a watch
+                    self._watch.note(self._received)
+            try:
+                yield
+            finally:
+                if self._watch is not None:
+                    watch, self._watch = self._watch, None
+                    watch.close()
 
     def _note(self, signum: int, frame: Any) -> None:
         if os.getpid() != self._home:  # forked from here
             if signum != signal.SIGINT:
-                _end_by(signum)
+                end_by(signum)
         elif self._received is None:
             self._received, self._since = signum, time.monotonic()
-            if self._tells:  # not with print, in the middle of which the signal may have come
-                name = signal.Signals(signum).name
-                text = f"\n{name}: stopping after this batch; another one after a second ends the run at once\n"
-                os.write(2, text.encode())
-            if self._then is not None:
-                self._then()
-        elif time.monotonic() - self._since > _ECHO:
-            _end_by(signum)
+            if self._watch is not None:
+                self._watch.note(signum)
+            else:
+                self._tell(signum)
+        # With a watch, what comes here after the first one is its echo, however late: native code may have kept it.
+        elif not self._watched and time.monotonic() - self._since > ECHO:
+            end_by(signum)
+
+    def _tell(self, signum: int) -> None:
+        if self._tells:
+            tell(signum)
 
     @property
     def received(self) -> int | None:
@@ -170,10 +169,13 @@ class Stopping:
         return signum or None, not going_on
 
 
-def _end_by(signum: int) -> None:
-    """Ends the process, or raises KeyboardInterrupt, as if nobody had cared for the signal."""
-    signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
-    signal.raise_signal(signum)
+def tell(signum: int) -> None:
+    """Says on stderr that a signal has been noted; not with print, in the middle of which it may have come."""
+    text = (
+        f"\n{signal.Signals(signum).name}: stopping after this batch; another one after a second ends the run at once\n"
+    )
+    with suppress(OSError):  # SIGHUP says that the terminal is gone
+        os.write(2, text.encode())
 
 
 class WorkerInit:

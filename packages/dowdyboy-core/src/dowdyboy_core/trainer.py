@@ -75,7 +75,8 @@ class Trainer(Persistence):
             ConfigError: a hook can't be called that way.
             SetupError: something that the run needs was not set, or a record that decides the best is missing.
             CheckpointError: the last checkpoint could not be saved (everything else is done by then).
-            SystemExit: SIGTERM (status 143) or Ctrl-C (130) came; the run is saved at the batch it had come to.
+            SystemExit: SIGTERM (status 143), Ctrl-C (130) or another signal that stops a run came; the run is saved at
+                the batch it had come to.
         """
         self._check_fit(train_step, val_step, on_epoch_end)
         meet(self._backend.gather, self.rank, "fit")
@@ -87,13 +88,13 @@ class Trainer(Persistence):
                 for ep in range(self._position.epoch + 1, self.config.epoch + 1):
                     self._epoch = ep
                     self._run_epoch(ep, train_step, val_step, on_epoch_end)
-                signum = self._stopping.at_end()
             finally:
                 self._loss = None
                 self._parts.close_loaders()
                 self._metrics.close()
                 self._resumed = None
                 self._writer.wait()
+            signum = self._stopping.at_end()  # after the last of what takes long, or a signal meanwhile would be lost
         self._check_saved()
         if signum is not None:
             raise Stopped(signum)

@@ -25,7 +25,8 @@ import paddle.distributed as dist
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
 from dowdyboy_core._errors import unused_parameters
-from dowdyboy_core._together import end_together, run_spawned, wait_for_spawned
+from dowdyboy_core._spawning import Failure, Work, run_spawned, wait_for_spawned
+from dowdyboy_core._together import end_together
 
 # The parameters of a wrapped model call the reducer in every backward pass, whether it is still there or not: with a
 # model that is wrapped again, for another trainer, the process would crash. So it lives as long as the model does.
@@ -169,12 +170,19 @@ def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -
 
     Raises:
         ConfigError: ``nprocs`` is no positive int.
-        Exception: one of them failed; the others were ended.
+        RuntimeError: one of them failed; the others were ended.
     """
     check_process_count(nprocs)
     backend = "nccl" if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "gloo"
     start: Any = dist.spawn  # annotated without the options that it documents
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Your model will be trained under CPUONLY mode")  # as it was meant
-        spawned = start(run_spawned, args=(function, tuple(args)), nprocs=nprocs, backend=backend, join=False)
-    wait_for_spawned(spawned)
+
+    def launch(work: Work) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Your model will be trained under CPUONLY mode")  # as it was meant
+            return start(run_spawned, args=(work,), nprocs=nprocs, backend=backend, join=False)
+
+    wait_for_spawned(launch, function, args, _error)
+
+
+def _error(failure: Failure) -> Exception:
+    return RuntimeError(failure.text)

@@ -10,6 +10,7 @@ import atexit
 import os
 import pickle  # noqa: TID251 - between the processes of one job, as all_gather_object does it
 import re
+import signal
 import socket
 import sys
 import time
@@ -26,7 +27,8 @@ from torch.nn.parallel import DistributedDataParallel
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
 from dowdyboy_core._errors import unused_parameters
-from dowdyboy_core._together import end_together, run_spawned, wait_for_spawned
+from dowdyboy_core._spawning import Failure, Work, run_spawned, wait_for_spawned
+from dowdyboy_core._together import end_together
 
 
 def from_environment() -> tuple[int, int, int]:
@@ -196,15 +198,27 @@ def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -
     Raises:
         ConfigError: ``nprocs`` is no positive int.
         torch.multiprocessing.ProcessRaisedException: one of them failed; the others were ended.
+        torch.multiprocessing.ProcessExitedException: a signal or ``sys.exit`` ended one.
     """
     check_process_count(nprocs)
     from torch.multiprocessing.spawn import spawn as start
 
-    spawned: Any = start(_run_as_rank, (nprocs, _free_port(), function, tuple(args)), nprocs, join=False)
-    wait_for_spawned(spawned)
+    def launch(work: Work) -> Any:
+        return start(_run_as_rank, (nprocs, _free_port(), work), nprocs, join=False)
+
+    wait_for_spawned(launch, function, args, _error)
 
 
-def _run_as_rank(rank: int, world_size: int, port: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _error(failure: Failure) -> Exception:
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+
+    if failure.raised:
+        return ProcessRaisedException(failure.text, failure.rank, failure.pid)
+    name = signal.Signals(-failure.status).name if failure.status < 0 else None
+    return ProcessExitedException(failure.text, failure.rank, failure.pid, failure.status, name)
+
+
+def _run_as_rank(rank: int, world_size: int, port: int, work: Work) -> None:
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -212,7 +226,7 @@ def _run_as_rank(rank: int, world_size: int, port: int, function: Callable[..., 
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
-    run_spawned(function, args)
+    run_spawned(work)
 
 
 def _free_port() -> int:
