@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from dowdyboy_core import _metrics
+from dowdyboy_core import _points
 from dowdyboy_core import trainer as trainer_module
 
 from ._mutation import Mutant, caught, change
@@ -23,7 +23,7 @@ class NanAsItIs(Mutant):
         def line(point: Any, epoch: int) -> str:
             return json.dumps({"step": point.step, "epoch": epoch, "values": dict(point.values)})
 
-        change(_metrics, "_line", lambda original: line, patch)
+        change(_points, "_line", lambda original: line, patch)
 
 
 @caught("G-3", "test_the_viewers_own_reader_finds_the_curves")

@@ -131,7 +131,7 @@ class LinesForgotten(Mutant):
     """Forgets the lines that the disk refuses."""
 
     def spoil(self, trainer: Any) -> None:
-        file = trainer._metrics._file
+        file = trainer._metrics._file.lines
 
         def make(original: Any) -> Any:
             def flush() -> None:
@@ -148,7 +148,7 @@ class HalfLineStays(Mutant):
     """Writes on behind half a line."""
 
     def spoil(self, trainer: Any) -> None:
-        change(trainer._metrics._file, "_mend", nothing)
+        change(trainer._metrics._file.lines, "_mend", nothing)
 
 
 @caught("G-1", "test_the_run_log_is_appended_to")

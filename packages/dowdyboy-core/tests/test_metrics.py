@@ -18,22 +18,42 @@ import pytest
 
 from dowdyboy_core import Point, _metrics
 from dowdyboy_core._metrics import FLUSH_INTERVAL, MetricLog, as_number
+from dowdyboy_core._tracker import Drawn
 
 
 class Viewer:
-    """Keeps what it is given."""
+    """Keeps what it is given, and what those had that were made before it since ``made`` was emptied."""
 
     made: list[Viewer]
 
     def __init__(self) -> None:
-        self.points: list[tuple[dict[str, float], int]] = []
+        self.points: list[tuple[dict[str, float], int]] = list(Viewer.made[-1].points) if Viewer.made else []
+        self.times: list[float] = []
         self.closed = False
         self.batches = 0
+        self.taken_back: list[int] = []
         Viewer.made.append(self)
 
     def write(self, points: Sequence[Point]) -> None:
         self.batches += 1
         self.points += [(dict(point.values), point.step) for point in points]
+        self.times += [point.time for point in points]
+
+    def form(self, point: Point) -> list[Drawn]:
+        return [Drawn(name, point.step, value) for name, value in point.values.items()]
+
+    def mend(self) -> None:
+        pass
+
+    def held(self) -> Iterator[Drawn]:
+        for values, step in list(self.points):
+            for name, value in values.items():
+                yield Drawn(name, step, value)
+
+    def take_back(self, count: int) -> None:
+        """Of points that have one value each."""
+        self.taken_back.append(count)
+        del self.points[count:]
 
     def close(self) -> None:
         self.closed = True
@@ -62,19 +82,119 @@ def test_nothing_is_opened_before_the_first_point(metrics: MetricLog, tmp_path: 
     assert not list(tmp_path.iterdir()) and not Viewer.made
 
 
-def test_what_came_later_is_cut_and_drawn_anew(metrics: MetricLog, tmp_path: Path) -> None:
-    metrics.write({"loss": float("inf")}, 0, 1)
+def losses_in(folder: Path) -> list[Any]:
+    return [json.loads(line)["values"]["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def go_back(metrics: MetricLog, *later: float) -> Viewer:
+    """Writes two points, goes back behind the first of them, and gives the viewer that has these two."""
+    metrics.write({"loss": float("nan")}, 0, 1)
     size = metrics.size()
     metrics.write({"loss": 2.0}, 1, 1)
-    (tmp_path / "log").mkdir()
-    (tmp_path / "log" / "events").write_text("old")
-    metrics.cut_back(size)
-    metrics.write({"loss": 3.0}, 1, 1)
+    metrics.write({"loss": 4.0}, 2, 1)
     metrics.close()
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["values"]["loss"] for line in lines] == ["inf", 3.0]
-    assert not (tmp_path / "log").exists()
-    assert Viewer.made[-1].points == [({"loss": float("inf")}, 0), ({"loss": 3.0}, 1)]
+    metrics.cut_back(size)
+    for step, value in enumerate(later, start=1):
+        metrics.write({"loss": value}, step, 1)
+    metrics.close()
+    [viewer] = Viewer.made
+    return viewer
+
+
+def test_what_the_viewer_has_is_not_drawn_again(metrics: MetricLog, tmp_path: Path) -> None:
+    viewer = go_back(metrics, 2.0, 4.0, 8.0)
+    assert losses_in(tmp_path) == ["nan", 2.0, 4.0, 8.0]
+    assert [step for _, step in viewer.points] == [0, 1, 2, 3] and viewer.taken_back == []
+
+
+@pytest.mark.parametrize(
+    ("later", "kept", "said"),
+    [
+        ((2.0, 5.0, 8.0), 2, "'loss' at step 2 is 5 and was 4"),
+        ((2.0,), 2, "it has ended, and 'loss' went on to step 2"),
+    ],
+)
+def test_a_run_that_differs_is_told_and_begins_anew(
+    tmp_path: Path, later: tuple[float, ...], kept: int, said: str
+) -> None:
+    Viewer.made, told = [], []
+    metrics = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", Viewer, told.append)
+    viewer = go_back(metrics, *later)
+    metrics.settle()
+    assert viewer.taken_back == [kept] and [step for _, step in viewer.points] == list(range(len(later) + 1))
+    assert told == [
+        f"This run differs from the one whose curves are in {str(tmp_path / 'log')!r}: {said}. From there on they are "
+        "drawn anew, in a file of their own. A viewer that is open may show both until it is started again."
+    ]
+
+
+def test_what_comes_after_a_fit_is_not_of_another_run(metrics: MetricLog, tmp_path: Path) -> None:
+    metrics.write({"loss": 0.5}, 0, 1)
+    size = metrics.size()
+    metrics.write({"test": 0.25}, 0, 1)
+    metrics.close()
+    metrics.cut_back(size)
+    metrics.settle()
+    metrics.write({"test": 0.25}, 0, 1)
+    metrics.write({"test": 0.125}, 1, 1)
+    metrics.close()
+    [viewer] = Viewer.made
+    assert viewer.points == [({"loss": 0.5}, 0), ({"test": 0.25}, 0), ({"test": 0.125}, 1)]
+
+
+def test_a_run_that_begins_anew_draws_behind_what_is_there_and_what_was_missing(tmp_path: Path) -> None:
+    Viewer.made = []
+    (tmp_path / "metrics.jsonl").write_bytes(points(0.5, 0.25))
+    for _ in range(2):
+        metrics = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", Viewer, pytest.fail)
+        metrics.go_on()
+        metrics.write({"loss": 8.0}, 0, 1)
+        metrics.close()
+    assert [values["loss"] for values, _ in Viewer.made[-1].points] == [0.5, 0.25, 8.0, 8.0]
+
+
+def test_what_another_has_put_in_between_is_left_to_a_run_that_begins_anew(tmp_path: Path) -> None:
+    Viewer.made = []
+    (tmp_path / "metrics.jsonl").write_bytes(points(0.5, 0.25, 0.125))
+    Viewer().points = [({"loss": 0.5}, 0), ({"strange": 1.0}, 0)]
+    metrics = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", Viewer, pytest.fail)
+    metrics.go_on()
+    metrics.write({"loss": 8.0}, 0, 1)
+    metrics.close()
+    assert Viewer.made[-1].points == [({"loss": 0.5}, 0), ({"strange": 1.0}, 0), ({"loss": 8.0}, 0)]
+
+
+def test_of_a_point_that_a_kill_has_halved_the_rest_is_drawn(tmp_path: Path) -> None:
+    Viewer.made = []
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "epoch": 1, "values": {"a": 1.0, "b": 2.0, "c": 3.0}}\n')
+    Viewer().points = [({"a": 1.0, "b": 2.0}, 0)]
+    metrics = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", Viewer, pytest.fail)
+    metrics.cut_back(metrics.size())
+    metrics.close()
+    assert Viewer.made[-1].points == [({"a": 1.0, "b": 2.0}, 0), ({"c": 3.0}, 0)]
+
+
+class PlainViewer:
+    """A viewer that can't tell what it has."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def write(self, points: Sequence[Point]) -> None:
+        self.steps += [point.step for point in points]
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_viewer_that_takes_nothing_back_is_told_of_each_new_point(tmp_path: Path) -> None:
+    viewer = PlainViewer()
+    (tmp_path / "metrics.jsonl").write_bytes(points(0.5, 0.25))
+    metrics = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", lambda: viewer, pytest.fail)
+    metrics.cut_back(len(points(0.5)))
+    metrics.write({"loss": 0.25}, 1, 1)
+    metrics.close()
+    assert viewer.steps == [1]
 
 
 def points(*losses: float) -> bytes:
@@ -226,21 +346,43 @@ def test_one_timer_at_a_time_writes_what_has_waited(tmp_path: Path, monkeypatch:
     assert [timer.state for timer in timers.made] == ["cancelled"] * 3
 
 
-def test_points_have_the_time_at_which_they_were_logged_or_drawn_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("left", "times"),
+    [
+        (lambda path: None, [100.0, 200.0, 400.0]),
+        (lambda path: path.unlink(), [300.0, 300.0, 400.0]),
+        (lambda path: path.write_bytes(path.read_bytes()[:-10]), [100.0, 300.0, 400.0]),
+        (lambda path: path.write_bytes(path.read_bytes() + b"0000000250.000000\n00"), [100.0, 200.0, 400.0]),
+        (lambda path: path.write_bytes(b"x" * 36), [300.0, 300.0, 400.0]),
+    ],
+    ids=["whole", "of an old run", "half", "too many", "damaged"],
+)
+def test_points_that_are_drawn_anew_have_the_time_at_which_they_were_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: Callable[[Path], Any], times: list[float]
 ) -> None:
-    times: list[float] = []
-    viewer = SimpleNamespace(write=lambda drawn: times.extend(point.time for point in drawn), close=lambda: None)
-    now = [100.0]
+    now = [0.0]
     monkeypatch.setattr(time, "time", lambda: now[0])
-    log = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", lambda: viewer, pytest.fail)
-    for seconds in (100.0, 200.0):
+    for seconds in (100.0, 200.0, 300.0):
+        Viewer.made = []  # so that the viewer has nothing
+        log = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", Viewer, pytest.fail)
         now[0] = seconds
+        if seconds == 300.0:
+            left(tmp_path / "metrics.times")
+            log.cut_back(log.size())
+            now[0] = 400.0
         log.write({"loss": 0.5}, 0, 1)
-    now[0] = 300.0
-    log.cut_back(log.size())
+        log.close()
+    assert Viewer.made[-1].times == times
+    lines = (tmp_path / "metrics.times").read_bytes()
+    assert len(lines) == 3 * 18 and lines.endswith(b"0000000400.000000\n") and b"\0" not in lines
+
+
+def test_without_a_viewer_no_times_are_kept(tmp_path: Path) -> None:
+    log = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", None, pytest.fail)
+    log.write({"loss": 0.5}, 0, 1)
     log.close()
-    assert times == [100.0, 200.0, 300.0, 300.0]
+    log.cut_back(0)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def warned_of(tmp_path: Path, open_tracker: Any, use: Callable[[MetricLog], Any]) -> list[str]:
@@ -278,8 +420,8 @@ def test_what_goes_wrong_with_the_file_is_told_with_its_path(tmp_path: Path) -> 
     path.rmdir()
     content = points(0.5) + b"{}\n[]\n"
     path.write_bytes(content)
-    viewer = SimpleNamespace(write=lambda points: None, close=lambda: None)
-    assert warned_of(tmp_path, lambda: viewer, lambda log: log.cut_back(len(content) + 1)) == [
+    Viewer.made = []
+    assert warned_of(tmp_path, Viewer, lambda log: log.cut_back(len(content) + 1)) == [
         f"'./metrics.jsonl' has {len(content)} bytes, and had {len(content) + 1} when the checkpoint was saved: some "
         "of its lines are lost.",
         "'./metrics.jsonl' is damaged: 2 lines, the first of them line 2, can't be read and are not drawn.",

@@ -12,40 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar
 
 from ._config import DeviceRequest
 from ._data import MapParts, StreamParts
 from ._order import Isolate
 from ._state import Array
-
-
-class Point(NamedTuple):
-    """One value of each of some curves.
-
-    Attributes:
-        values: the values by the names of their curves.
-        step: where on the axis they stand.
-        time: when they were logged, in seconds since 1970.
-    """
-
-    values: Mapping[str, float]
-    step: int
-    time: float
-
-
-class Tracker(Protocol):
-    """A writer for a viewer of curves. Its methods are called by one thread at a time, but not always the same one."""
-
-    def write(self, points: Sequence[Point]) -> None:
-        """Adds points, so that they are in the viewer's files when this returns.
-
-        Raises:
-            OSError: the disk won't have them.
-        """
-
-    def close(self) -> None:
-        """Closes the files."""
+from ._tracker import Tracker
 
 
 class Backend(ABC):
@@ -299,7 +272,9 @@ class Backend(ABC):
 
     @abstractmethod
     def open_tracker(self, name: str, folder: Path) -> Tracker:
-        """Opens a viewer's writer; ``name`` is one of ``trackers``.
+        """Makes a viewer's writer, a ``LocalTracker`` where it can; ``name`` is one of ``trackers``.
+
+        Nothing is written before there is a point, and no file of the user's in the folder is touched.
 
         Raises:
             SetupError: the viewer's package is not installed.

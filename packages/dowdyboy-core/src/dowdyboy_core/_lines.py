@@ -19,13 +19,13 @@ class LineFile:
     Args:
         path: the file; it is made with the first line.
         tell: gets a sentence, once for each time that the disk begins to refuse.
-        mends: drop a last line that has no end, which a process left that was killed while it wrote.
+        mends: drop a last line that has no end, which a process left that was killed while it wrote; an attribute, too.
     """
 
     def __init__(self, path: Path, tell: Callable[[str], None], *, mends: bool = False) -> None:
         self.path = path
         self._tell = tell
-        self._mends = mends
+        self.mends = mends
         self._pending: list[str] = []
         self._failing = False
 
@@ -40,9 +40,9 @@ class LineFile:
         try:
             # By its path each time, since the folder may have vanished and come back.
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self._mends:
+            if self.mends:
                 self._mend()
-                self._mends = False
+                self.mends = False
             with self.path.open("ab", buffering=0) as file:
                 append_whole(file, "".join(self._pending).encode(errors="backslashreplace"))
         except OSError as error:

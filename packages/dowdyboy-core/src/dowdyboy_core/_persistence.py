@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ._backend import Backend
@@ -79,6 +81,21 @@ class Persistence(Surface):
             "with the numbers that an uninterrupted run would have had."
         )
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps other runs out of ``out_dir``: nothing in it is changed by a fit before, or once that has ended.
+
+        Raises:
+            SetupError: another one is under way there; in all processes, of which the first one looks.
+        """
+        problem = self._backend.gather(self._lock.take() if self.is_main_process() else "")[0]
+        if problem:
+            raise SetupError(problem)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def _begin_fit(self) -> None:
         """Brings the run to its start, or to where a checkpoint left it."""
         self._unsaved = {}
@@ -127,6 +144,8 @@ class Persistence(Surface):
         if self._curves_end is not None:
             self._metrics.cut_back(self._curves_end)
             self._curves_end = None
+        else:
+            self._metrics.go_on()
 
     def _resume(self) -> None:
         if self.config.resume == "auto":

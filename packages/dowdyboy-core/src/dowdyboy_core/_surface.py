@@ -13,16 +13,18 @@ from typing import Any
 
 from . import log as log_module
 from ._assembly import Assembly
-from ._backend import Backend, Tracker
+from ._backend import Backend
 from ._checkpoint import CheckpointFolder
 from ._config import TrainerConfig
 from ._errors import ConfigError
 from ._folders import make_folder
+from ._lock import RunLock
 from ._metrics import MetricLog, as_number
 from ._optim import LossScaler, Stepper
 from ._records import Records
 from ._rng import RandomStreams
 from ._saving import Position
+from ._tracker import Tracker
 
 
 class Surface:
@@ -49,9 +51,10 @@ class Surface:
         self._viewer_folder = self._out_dir / "log"
         # Nothing that closes the files at the end may hold the trainer: it would never end before the program does.
         warn = partial(self._run_log.write, level=logging.WARNING)
-        open_tracker = partial(_open_tracker, config, backend, self._viewer_folder)
-        path = self._out_dir / "metrics.jsonl"
-        self._metrics = MetricLog(path, self._viewer_folder, open_tracker, warn, partial(_read, backend))
+        self._lock = RunLock(self._out_dir, warn)
+        path, read = self._out_dir / "metrics.jsonl", partial(_read, backend)
+        open_tracker = _tracker_opener(config, backend, self._viewer_folder)
+        self._metrics = MetricLog(path, self._viewer_folder, open_tracker, warn, read, self._lock.moment)
         weakref.finalize(self, _close, self._metrics, self._run_log)
         self._checkpoints = CheckpointFolder(self._out_dir / "checkpoint", self._warn)
         self._position = Position()
@@ -259,11 +262,11 @@ class Surface:
         return precision
 
 
-def _open_tracker(config: TrainerConfig, backend: Backend, folder: Path) -> Tracker | None:
+def _tracker_opener(config: TrainerConfig, backend: Backend, folder: Path) -> Callable[[], Tracker] | None:
     asked = config.log_with
     if asked == "none" or not backend.trackers:
         return None
-    return backend.open_tracker(backend.trackers[0] if asked == "auto" else asked, folder)
+    return partial(backend.open_tracker, backend.trackers[0] if asked == "auto" else asked, folder)
 
 
 def _read(backend: Backend, value: Any) -> float:

@@ -73,14 +73,15 @@ class Trainer(Persistence):
 
         Raises:
             ConfigError: a hook can't be called that way.
-            SetupError: something that the run needs was not set, or a record that decides the best is missing.
+            SetupError: something that the run needs was not set, a record that decides the best is missing, or another
+                run is under way in ``out_dir``.
             CheckpointError: the last checkpoint could not be saved (everything else is done by then).
             SystemExit: SIGTERM (status 143), Ctrl-C (130) or another signal that stops a run came; the run is saved at
                 the batch it had come to.
         """
         self._check_fit(train_step, val_step, on_epoch_end)
         meet(self._backend.gather, self.rank, "fit")
-        with self._stopping.listening(), in_step(self.world_size):
+        with self._stopping.listening(), in_step(self.world_size), self._alone():
             self._begin_fit()
             if self._position.epoch >= self.config.epoch:
                 self.print(f"nothing is left to train: {self._position.epoch} of {self.config.epoch} epochs are done")
@@ -88,6 +89,7 @@ class Trainer(Persistence):
                 for ep in range(self._position.epoch + 1, self.config.epoch + 1):
                     self._epoch = ep
                     self._run_epoch(ep, train_step, val_step, on_epoch_end)
+                self._metrics.settle()
             finally:
                 self._loss = None
                 self._parts.close_loaders()
