@@ -14,6 +14,7 @@ from dowdyboy_core import Backend, ConfigError, Tracker
 from dowdyboy_core._config import DeviceRequest
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._order import Isolate
+from dowdyboy_core._replica import Exchanges, exchange_of, exchanges_of, unsynchronised, unwrap
 from dowdyboy_core._state import Array, check_entries
 
 from . import _data, _distributed, _state
@@ -32,7 +33,7 @@ class NumpyBackend(Backend):
     trackers = ("jsonl",)
 
     def __init__(self) -> None:
-        self._replicas: list[_distributed.Replica] = []
+        self._exchanges = Exchanges()
 
     # ---- where it runs
 
@@ -56,11 +57,11 @@ class NumpyBackend(Backend):
         self.gather(None)
 
     def unsynchronised(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
-        return _distributed.unsynchronised(models)
+        return unsynchronised(models)
 
     def align_untrained(self, models: Sequence[Any]) -> None:
         if self.world_size > 1:
-            _distributed.align_untrained([self.unwrap_model(model) for model in models])
+            _distributed.align_untrained([unwrap(model) for model in models])
 
     # ---- random numbers
 
@@ -91,16 +92,21 @@ class NumpyBackend(Backend):
             return model
         if sync_bn:
             _distributed.synchronise_batch_norm(model)
-        if not any(parameter.trainable for parameter in model.parameters().values()):
-            return model
-        self._replicas.append(_distributed.Replica(model, find_unused_parameters))
-        return self._replicas[-1]
+        replica = _distributed.replicate(model, find_unused_parameters)
+        self._exchanges.add(exchange_of(replica))
+        return replica
 
     def unwrap_model(self, model: Any) -> Any:
-        return model.module if isinstance(model, _distributed.Replica) else model
+        return unwrap(model)
+
+    def follow_trained(self, model: Any) -> None:
+        for exchange in exchanges_of([model]):
+            exchange.follow()
 
     def set_training(self, model: Any, training: bool) -> None:
-        model.train(training)
+        for exchange in exchanges_of([model]):
+            exchange.training = training
+        unwrap(model).train(training)
 
     def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         return model.parameters().items()  # type: ignore[no-any-return]
@@ -129,9 +135,10 @@ class NumpyBackend(Backend):
         return None if loss.tracked else "is detached from the model, so that no gradient can flow"
 
     def backward(self, loss: Any, factor: float) -> None:
+        exchanging = self._exchanges.before_backward(loss)
         loss.backward(factor)
-        for replica in self._replicas:
-            replica.average_gradients()
+        for exchange in exchanging:
+            exchange.average_gradients()
 
     @quiet
     def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:

@@ -10,8 +10,7 @@ import atexit
 import multiprocessing
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,9 @@ import numpy as np
 from dowdyboy_core import SetupError
 from dowdyboy_core._config import check_process_count
 from dowdyboy_core._errors import unused_parameters
+from dowdyboy_core._replica import Exchange
+from dowdyboy_core._replica import Replica as _Replica
+from dowdyboy_core._replica import replicate as _replicate
 from dowdyboy_core._spawning import Failure, Work, run_spawned, wait_for_spawned
 from dowdyboy_core._together import end_together
 
@@ -87,36 +89,42 @@ def synchronise_batch_norm(model: Module) -> None:
             layer.total = total
 
 
-class Replica(Module):
-    """A model whose gradients are averaged over the processes.
+class Replica(_Replica, Module):
+    """What stands for a model whose gradients are averaged over the processes."""
 
-    Attributes:
-        module: the model.
-        synchronised: False within a window of accumulation.
-    """
 
-    def __init__(self, module: Module, find_unused_parameters: bool) -> None:
-        super().__init__()
-        self.module = module
-        self.synchronised = True
-        self._find_unused = find_unused_parameters
-        self._computed = False
+class NumpyExchange(Exchange):
+    """The exchange of one model's gradients, after each backward pass."""
 
-    def forward(self, *inputs: Any) -> Any:
-        """Computes the model, and notes that gradients may come; evaluation is each process's own affair."""
-        self._computed |= self.training and is_recording()
-        return self.module(*inputs)
+    def named_parameters(self) -> Iterable[tuple[str, Any]]:
+        return self.model.parameters().items()  # type: ignore[no-any-return]
+
+    def wants_gradient(self, parameter: Any) -> bool:
+        return bool(parameter.trainable)
+
+    def set_trained(self, parameter: Any, trained: bool) -> None:
+        parameter.trainable = trained
+
+    def is_recording(self) -> bool:
+        return is_recording()
+
+    def connect(self) -> None:
+        """There is nothing to make."""
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        return self.model(*inputs, **named)
+
+    def prepare_backward(self, loss: Any) -> None:
+        """There is nothing to make ready."""
 
     @quiet
     def average_gradients(self) -> None:
-        """Gives all processes the mean of their gradients, if a backward pass has gone through the model.
+        """Gives all processes the mean of their gradients, if the backward pass has gone through the model.
 
         Raises:
             SetupError: a parameter got a gradient in some processes only.
         """
-        if not (self._computed and self.synchronised):
-            return
-        trained = {path: item for path, item in self.module.parameters().items() if item.trainable}
+        trained = dict(zip(self.names, self.parameters, strict=True))
         own: dict[str, Any] = {
             "fresh": [path for path, item in trained.items() if item.fresh],
             "gradients": {path: to_array(item.grad) for path, item in trained.items() if item.grad is not None},
@@ -125,12 +133,16 @@ class Replica(Module):
         fresh = set().union(*(each["fresh"] for each in all_own))
         if not fresh:  # the model's output was cut off from this loss
             return
-        if not self._find_unused:
+        if not self.find_unused:
             _refuse_unused(list(trained), [each["fresh"] for each in all_own])
-        self._computed = False
         for path, parameter in trained.items():
             if path in fresh:
                 _set_mean(parameter, [each["gradients"].get(path) for each in all_own])
+
+
+def replicate(model: Module, find_unused_parameters: bool) -> Replica:
+    """What stands for a model in several processes."""
+    return _replicate(Replica, Module, NumpyExchange(model, find_unused_parameters))
 
 
 def _refuse_unused(trained: list[str], fresh: list[list[str]]) -> None:
@@ -146,19 +158,6 @@ def _set_mean(parameter: Parameter, gradients: list[Any]) -> None:
         mean = mean if gradient is None else mean + from_array(gradient)
     parameter.grad = (mean / len(gradients)).astype(mean.dtype)
     parameter.fresh = False
-
-
-@contextmanager
-def unsynchronised(models: Sequence[Any]) -> Iterator[None]:
-    """Keeps gradients in this process for the time of the context."""
-    replicas = [model for model in models if isinstance(model, Replica)]
-    for replica in replicas:
-        replica.synchronised = False
-    try:
-        yield
-    finally:
-        for replica in replicas:
-            replica.synchronised = True
 
 
 def align_untrained(models: Sequence[Module]) -> None:

@@ -24,6 +24,7 @@ class Assembly:
         self._streams = streams
         self.loaders: dict[str, EpochLoader] = {}
         self.models: list[Any] = []
+        self.trained: dict[str, Any] = {}  # in several processes: what they have agreed to train, by number and path
         self.components: list[Any] = []
         self.optimizers: list[Any] = []
         self.schedulers: list[Any] = []
@@ -39,21 +40,57 @@ class Assembly:
 
     def set_models(self, models: Any) -> None:
         """Takes the models, prepared for the device and the processes."""
-        for model in _listed("set_models", models):
+        given = [self._backend.unwrap_model(model) for model in _listed("set_models", models)]
+        for model in given:
             if not self._backend.is_model(model):
                 raise ConfigError(
                     f"set_models got {_short(model)}, which is no model of {self._backend.name}. Give instances of its "
                     "module class."
                 )
         meet(self._backend.gather, self._backend.rank, "set_models")
+        self._agree_on_trained(given)
         self.models = [
             self._backend.prepare_model(
                 model,
                 sync_bn=self._config.sync_bn,
                 find_unused_parameters=self._config.find_unused_parameters,
             )
-            for model in models
+            for model in given
         ]
+
+    def follow_trained(self) -> None:
+        """Has the processes exchange the gradients of those parameters that are trained by now.
+
+        Raises:
+            SetupError: the processes train different parameters.
+        """
+        self._agree_on_trained(self.raw_models())
+        for model in self.models:
+            self._backend.follow_trained(model)
+
+    def _agree_on_trained(self, models: list[Any]) -> None:
+        if self._backend.world_size == 1:
+            return
+        self.trained = self.trained_parameters(models)
+        all_trained = self._backend.gather(list(self.trained))
+        for rank, others in enumerate(all_trained):
+            different = [name for name in all_trained[0] if name not in others]
+            different += [name for name in others if name not in all_trained[0]]
+            if different:
+                raise SetupError(
+                    f"Processes 0 and {rank} don't train the same parameters: one of them alone trains "
+                    f"{different[0]!r} ({len(different)} differ). Make, freeze and unfreeze models alike in all "
+                    "processes."
+                )
+
+    def trained_parameters(self, models: list[Any]) -> dict[str, Any]:
+        """The parameters of unwrapped models that are trained, by the number of the model and the path in it."""
+        return {
+            f"model {number}, {path}": parameter
+            for number, model in enumerate(models)
+            for path, parameter in self._backend.named_parameters(model)
+            if self._backend.wants_gradient(parameter)
+        }
 
     def raw_models(self) -> list[Any]:
         """The models without what the processes wrapped around them."""
@@ -62,7 +99,10 @@ class Assembly:
     def set_components(self, components: Any) -> None:
         """Takes the components; those that are modules go to the device."""
         self.components = [
-            self._backend.prepare_model(component, sync_bn=False, find_unused_parameters=False)
+            # Never wrapped: there is nothing to exchange.
+            self._backend.unwrap_model(
+                self._backend.prepare_model(component, sync_bn=False, find_unused_parameters=False)
+            )
             if self._backend.is_model(component)
             else component
             for component in _listed("set_components", components)
@@ -79,8 +119,7 @@ class Assembly:
 
     def modules_of_components(self) -> dict[int, Any]:
         """The components that are modules of the framework's, by their place in the list."""
-        found = ((place, self._backend.unwrap_model(item)) for place, item in enumerate(self.components))
-        return {place: item for place, item in found if self._backend.is_model(item)}
+        return {place: item for place, item in enumerate(self.components) if self._backend.is_model(item)}
 
     def set_optimizers(self, optimizers: Any, schedulers: Any) -> None:
         """Takes the optimizers and, place by place, their schedulers or None."""

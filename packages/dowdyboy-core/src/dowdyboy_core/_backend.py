@@ -122,6 +122,10 @@ class Backend(ABC):
         """What ``prepare_model`` was given."""
         return model
 
+    def follow_trained(self, model: Any) -> None:
+        """Has a prepared model exchange the gradients of those parameters that are trained by now, alike everywhere."""
+        return None
+
     @abstractmethod
     def set_training(self, model: Any, training: bool) -> None:
         """Puts a model into training or evaluation mode."""

@@ -13,7 +13,15 @@ from ._checkpoint import Snapshot, read_snapshot
 from ._config import TrainerConfig
 from ._errors import CheckpointError, SetupError
 from ._files import Content
-from ._saving import Position, apply_all, apply_weights, check_streams, position_of, take_snapshot
+from ._saving import (
+    Position,
+    apply_all,
+    apply_weights,
+    check_equal_weights,
+    check_streams,
+    position_of,
+    take_snapshot,
+)
 from ._stopping import Stopped, Stopping
 from ._surface import Surface
 from ._writer import Writer
@@ -193,11 +201,11 @@ class Persistence(Surface):
         best = self.config.save_best and value is not None and self._is_best(value)
         if best:
             self._position.best, self._position.best_epoch = value, ep
-        if not self.config.enable_save_checkpoint:
+        kinds = self._kinds(ep) if self.config.enable_save_checkpoint else []
+        if not kinds:
+            check_equal_weights(self._backend, self._parts)  # as each snapshot does
             return
-        kinds = self._kinds(ep)
-        if kinds:
-            self._save(kinds, ep, self._snapshot())
+        self._save(kinds, ep, self._snapshot())
         if best:
             self.print(f"epoch {ep} is the best so far: {value:.6g}")
 

@@ -87,26 +87,24 @@ def take_snapshot(
 
 
 def check_equal_weights(backend: Backend, parts: Assembly) -> None:
-    """Compares the parameters of all processes by digests.
+    """Compares the parameters of all processes by digests: those that are trained, or were when the epoch began.
 
     Raises:
         SetupError: they differ; the message names the first one that does.
     """
     if backend.world_size == 1:
         return
-    own = {
-        f"model {number}, {path}": zlib.crc32(backend.tensor_state(parameter).data)
-        for number, model in enumerate(parts.raw_models())
-        for path, parameter in backend.named_parameters(model)
-        if backend.wants_gradient(parameter)
-    }
+    compared = {**parts.trained, **parts.trained_parameters(parts.raw_models())}
+    own = {name: zlib.crc32(backend.tensor_state(parameter).data) for name, parameter in compared.items()}
     for rank, other in enumerate(backend.gather(own)):
-        different = [name for name in own if other.get(name) != own[name]]
+        # What only some of them train, as of now, they are told when the next epoch begins.
+        different = [name for name in own if name in other and other[name] != own[name]]
         if different:
             raise SetupError(
                 f"The weights of processes {backend.rank} and {rank} differ, first in {different[0]!r} "
-                f"({len(different)} of {len(own)} parameters). If some parameters get no gradient in some steps, set "
-                "find_unused_parameters=True; and let every process run the same steps."
+                f"({len(different)} of {len(own)} parameters). Let every process run the same steps; compute with the "
+                "models of get_models(), since gradients of get_raw_models() stay in their process; and if some "
+                "parameters get no gradient in some steps, set find_unused_parameters=True."
             )
 
 

@@ -105,6 +105,7 @@ class Trainer(Persistence):
         self, ep: int, train_step: Step, val_step: Step | None, on_epoch_end: Callable[[Any, int], Any] | None
     ) -> None:
         self.print(f"======= epoch {ep}/{self.config.epoch} begin =======")
+        self._parts.follow_trained()
         if self._position.val_batch is None:
             self._train(ep, train_step)
         if val_step is not None and ep % self.config.val_interval == 0:

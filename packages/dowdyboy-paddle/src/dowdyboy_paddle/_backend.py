@@ -20,6 +20,7 @@ from dowdyboy_core._config import DeviceRequest
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._nested import map_leaves
 from dowdyboy_core._order import Isolate
+from dowdyboy_core._replica import Exchanges, exchange_of, exchanges_of, unsynchronised, unwrap
 from dowdyboy_core._state import Array
 
 from . import _data, _distributed, _state
@@ -44,6 +45,7 @@ class PaddleBackend(Backend):
     def __init__(self) -> None:
         self._device = "cpu"
         self._contexts = ForwardContexts("no")
+        self._exchanges = Exchanges()
 
     # ---- where it runs
 
@@ -81,11 +83,11 @@ class PaddleBackend(Backend):
         self.gather(None)
 
     def unsynchronised(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
-        return _distributed.unsynchronised(models)
+        return unsynchronised(models)
 
     def align_untrained(self, models: Sequence[Any]) -> None:
         if self.world_size > 1:
-            _distributed.align_untrained(models)
+            _distributed.align_untrained([unwrap(model) for model in models])
 
     def device(self) -> str:
         return self._device
@@ -148,13 +150,21 @@ class PaddleBackend(Backend):
             return model
         if sync_bn:
             model = synchronise_batch_norm(model, self._device)
-        return _distributed.replicate(model, find_unused_parameters)
+        replica = _distributed.replicate(model, find_unused_parameters)
+        self._exchanges.add(exchange_of(replica))
+        return replica
 
     def unwrap_model(self, model: Any) -> Any:
-        return model._layers if isinstance(model, paddle.DataParallel) else model
+        return unwrap(model)
+
+    def follow_trained(self, model: Any) -> None:
+        for exchange in exchanges_of([model]):
+            exchange.follow()
 
     def set_training(self, model: Any, training: bool) -> None:
-        model.train() if training else model.eval()
+        for exchange in exchanges_of([model]):
+            exchange.training = training
+        unwrap(model).train() if training else unwrap(model).eval()
 
     def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         return model.named_parameters()  # type: ignore[no-any-return]
@@ -181,8 +191,10 @@ class PaddleBackend(Backend):
         return "is detached from the model, so that no gradient can flow" if loss.stop_gradient else None
 
     def backward(self, loss: Any, factor: float) -> None:
+        exchanging = self._exchanges.before_backward(loss)
         with self._contexts.outside():
-            _distributed.backward(loss if factor == 1.0 else loss * factor)
+            (loss if factor == 1.0 else loss * factor).backward()
+        _distributed.check_used(exchanging)
 
     @paddle.no_grad()
     def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:

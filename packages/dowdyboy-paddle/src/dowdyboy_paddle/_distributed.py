@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import atexit
 import os
-import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,16 +20,21 @@ from weakref import WeakKeyDictionary
 
 import paddle
 import paddle.distributed as dist
+from paddle.distributed.parallel import sync_params_buffers
 
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
 from dowdyboy_core._errors import unused_parameters
+from dowdyboy_core._replica import Exchange
+from dowdyboy_core._replica import Replica as _Replica
+from dowdyboy_core._replica import replicate as _replicate
 from dowdyboy_core._spawning import Failure, Work, run_spawned, wait_for_spawned
 from dowdyboy_core._together import end_together
 
-# The parameters of a wrapped model call the reducer in every backward pass, whether it is still there or not: with a
-# model that is wrapped again, for another trainer, the process would crash. So it lives as long as the model does.
-_reducers: WeakKeyDictionary[paddle.nn.Layer, list[Any]] = WeakKeyDictionary()
+# The parameters of a model call each reducer that was made for them in every backward pass, whether it is still there or
+# not, and the process would crash. So they live as long as the model does, each with its settings and its parameters,
+# and serve again where the same are asked for. One that was not made ready does nothing when it is called.
+_reducers: WeakKeyDictionary[paddle.nn.Layer, list[tuple[bool, list[Any], Any]]] = WeakKeyDictionary()
 
 
 def from_environment() -> tuple[int, int, int]:
@@ -113,40 +117,129 @@ def largest(numbers: Sequence[int]) -> list[int]:
     return list(found)
 
 
-def replicate(model: paddle.nn.Layer, find_unused_parameters: bool) -> paddle.nn.Layer:
-    """The model wrapped for several processes; as it is if it has nothing to train."""
-    if all(parameter.stop_gradient for parameter in model.parameters()):
-        return model
-    # What fleet.distributed_model makes for data parallelism; said directly, since find_unused_parameters is a
-    # setting of the whole job there and of a model here.
-    replica = paddle.DataParallel(model, find_unused_parameters=find_unused_parameters)
-    _reducers.setdefault(model, []).append(replica._reducer)
-    return replica
+class Replica(_Replica, paddle.nn.Layer):
+    """What stands for a model whose gradients are averaged over the processes."""
 
 
-# What the reducer says when a parameter that was skipped in one step gets a gradient in the next.
-_UNUSED = re.compile(r"parameter\[\d+\]\[(\S+)\] has been ready before")
+class PaddleExchange(Exchange):
+    """The exchange of one model's gradients by the reducer of DataParallel."""
+
+    def __init__(self, model: paddle.nn.Layer, find_unused: bool) -> None:
+        super().__init__(model, find_unused)
+        self._reducer: Any = None
+
+    def named_parameters(self) -> Iterable[tuple[str, Any]]:
+        return self.model.named_parameters()  # type: ignore[no-any-return]
+
+    def wants_gradient(self, parameter: Any) -> bool:
+        return not parameter.stop_gradient
+
+    def set_trained(self, parameter: Any, trained: bool) -> None:
+        parameter.stop_gradient = not trained
+
+    def is_recording(self) -> bool:
+        return bool(paddle.is_grad_enabled())
+
+    def connect(self) -> None:
+        known = _reducers.setdefault(self.model, [])
+        for find_unused, parameters, reducer in known:
+            if find_unused == self.find_unused and _same(parameters, self.parameters):
+                sync_params_buffers(self.model, fuse_params=False)  # as in making a new one
+                self._reducer = reducer
+                return
+        # What fleet.distributed_model makes for data parallelism; said directly, since find_unused_parameters is a
+        # setting of the whole job there and of a model here.
+        self._reducer = paddle.DataParallel(self.model, find_unused_parameters=self.find_unused)._reducer
+        known.append((self.find_unused, list(self.parameters), self._reducer))
+        if not self.find_unused:
+            self._use_all()
+
+    def _use_all(self) -> None:
+        """Has the reducer see one backward pass with a gradient, of zero, for each parameter.
+
+        By itself it takes those that its first pass leaves out for unused in all passes to come: and that first pass
+        may be of a loss that this model has no part in.
+        """
+        before = [item.grad for item in self.parameters]
+        for item in self.parameters:
+            item.clear_gradient(False)
+        sparse = {
+            id(layer.weight)
+            for layer in self.model.sublayers(include_self=True)
+            if isinstance(layer, paddle.nn.Embedding) and layer._sparse
+        }
+        with paddle.enable_grad():
+            first = paddle.zeros([1], "int64")
+            parts = [
+                paddle.nn.functional.embedding(first, item, sparse=True) if id(item) in sparse else item
+                for item in self.parameters
+            ]
+            zero = paddle.add_n([(part.flatten()[:1].astype("float32") * 0.0) for part in parts])
+        self._reducer.prepare_for_backward([zero])
+        zero.backward()
+        for item, gradient in zip(self.parameters, before, strict=True):
+            item.clear_gradient(False)
+            if gradient is not None:
+                item.grad = gradient
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        outputs = self.model(*inputs, **named)
+        if self.synchronised:
+            self._prepare(list(_tensors(outputs)))
+        return outputs
+
+    def prepare_backward(self, loss: Any) -> None:
+        self._prepare([loss])
+
+    def _prepare(self, outputs: list[Any]) -> None:
+        try:
+            self._reducer.prepare_for_backward(outputs)
+        except RuntimeError as error:
+            if _UNFINISHED not in str(error):
+                raise
+            raise unused_parameters(None) from error
+
+    def attributes(self) -> dict[str, Any]:
+        return {"_layers": self.model, "no_sync": self.no_sync}
 
 
-def backward(loss: paddle.Tensor) -> None:
-    """Computes gradients, which the reducers of wrapped models exchange on the way."""
-    try:
-        loss.backward()
-    except RuntimeError as error:
-        unused = _UNUSED.search(str(error))
-        if unused is None:
-            raise
-        paths = {item.name: path for model in _reducers for path, item in model.named_parameters()}
-        raise unused_parameters([paths.get(unused[1], unused[1])]) from error
+# What the reducer says when the backward pass before left a parameter out.
+_UNFINISHED = "Expected groups_need_finalize_ == false"
 
 
-def unsynchronised(models: Sequence[Any]) -> AbstractContextManager[Any]:
-    """Keeps gradients in this process for the time of the context."""
-    stack = ExitStack()
-    for model in models:
-        if isinstance(model, paddle.DataParallel):
-            stack.enter_context(model.no_sync())
-    return stack
+def _same(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
+
+
+def _tensors(outputs: Any) -> Iterator[Any]:
+    if isinstance(outputs, paddle.Tensor):
+        yield outputs
+    elif isinstance(outputs, (list, tuple)):
+        for item in outputs:
+            yield from _tensors(item)
+    elif isinstance(outputs, dict):
+        yield from _tensors(list(outputs.values()))
+
+
+def replicate(model: paddle.nn.Layer, find_unused_parameters: bool) -> Replica:
+    """What stands for a model in several processes."""
+    return _replicate(Replica, paddle.nn.Layer, PaddleExchange(model, find_unused_parameters))
+
+
+def check_used(exchanges: Sequence[Exchange]) -> None:
+    """Refuses a backward pass that has left parameters without a gradient, which the reducers would wait for.
+
+    Raises:
+        SetupError: there are some, and ``find_unused_parameters`` is not set.
+    """
+    for exchange in exchanges:
+        if not exchange.find_unused:
+            unused = [
+                path for path, item in zip(exchange.names, exchange.parameters, strict=True) if item.grad_ is None
+            ]
+            # With no gradient at all it was the loss of another model.
+            if unused and len(unused) < len(exchange.names):
+                raise unused_parameters(unused)
 
 
 def align_untrained(models: Sequence[Any]) -> None:

@@ -19,6 +19,7 @@ from dowdyboy_core._config import DeviceRequest
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._nested import map_leaves
 from dowdyboy_core._order import Isolate
+from dowdyboy_core._replica import Exchanges, exchange_of, exchanges_of, unsynchronised, unwrap
 from dowdyboy_core._state import Array
 
 from . import _data, _distributed, _state
@@ -42,6 +43,7 @@ class TorchBackend(Backend):
     def __init__(self) -> None:
         self._device = torch.device("cpu")
         self._contexts = ForwardContexts("no", self._device)
+        self._exchanges = Exchanges()
 
     # ---- where it runs
 
@@ -79,11 +81,11 @@ class TorchBackend(Backend):
         self.gather(None)
 
     def unsynchronised(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
-        return _distributed.unsynchronised(models)
+        return unsynchronised(models)
 
     def align_untrained(self, models: Sequence[Any]) -> None:
         if self.world_size > 1:
-            _distributed.align_untrained(models)
+            _distributed.align_untrained([unwrap(model) for model in models])
 
     def device(self) -> torch.device:
         return self._device
@@ -145,13 +147,21 @@ class TorchBackend(Backend):
             return model
         if sync_bn:
             model = synchronise_batch_norm(model, self._device)
-        return _distributed.replicate(model, self._device, find_unused_parameters)
+        replica = _distributed.replicate(model, self._device, find_unused_parameters)
+        self._exchanges.add(exchange_of(replica))
+        return replica
 
     def unwrap_model(self, model: Any) -> Any:
-        return model.module if isinstance(model, _distributed.Replica) else model
+        return unwrap(model)
+
+    def follow_trained(self, model: Any) -> None:
+        for exchange in exchanges_of([model]):
+            exchange.follow()
 
     def set_training(self, model: Any, training: bool) -> None:
-        model.train(training)
+        for exchange in exchanges_of([model]):
+            exchange.training = training
+        unwrap(model).train(training)
 
     def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         return model.named_parameters()  # type: ignore[no-any-return]
@@ -178,6 +188,7 @@ class TorchBackend(Backend):
         return None if loss.requires_grad else "is detached from the model, so that no gradient can flow"
 
     def backward(self, loss: Any, factor: float) -> None:
+        self._exchanges.before_backward(loss)
         with self._contexts.outside():
             (loss if factor == 1.0 else loss * factor).backward()
 

@@ -14,8 +14,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +27,9 @@ from torch.nn.parallel import DistributedDataParallel
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
 from dowdyboy_core._errors import unused_parameters
+from dowdyboy_core._replica import Exchange
+from dowdyboy_core._replica import Replica as _Replica
+from dowdyboy_core._replica import replicate as _replicate
 from dowdyboy_core._spawning import Failure, Work, run_spawned, wait_for_spawned
 from dowdyboy_core._together import end_together
 
@@ -121,12 +124,12 @@ _LET_GO = 1.0
 _UNUSED = re.compile(r"Parameter indices which did not receive grad for rank \d+: ([\d ]*\d)")
 
 
-class Replica(DistributedDataParallel):
-    """A model whose gradients are averaged over the processes.
+class Replica(_Replica, torch.nn.Module):
+    """What stands for a model whose gradients are averaged over the processes."""
 
-    Evaluation goes straight to the model: there the processes may have different numbers of batches, and a
-    collective in one of them would wait for ever.
-    """
+
+class _Parallel(DistributedDataParallel):
+    """PyTorch's own exchange, with an order and a layout of the gradients that never change."""
 
     def __init__(self, model: torch.nn.Module, device: torch.device, find_unused_parameters: bool) -> None:
         ids = [device.index] if device.type == "cuda" else None
@@ -149,34 +152,61 @@ class Replica(DistributedDataParallel):
         parameters, sparse = super()._build_params_for_reducer()  # type: ignore[no-untyped-call]
         return parameters[::-1], sparse[::-1]
 
+
+class TorchExchange(Exchange):
+    """The exchange of one model's gradients by DistributedDataParallel."""
+
+    def __init__(self, model: torch.nn.Module, device: torch.device, find_unused: bool) -> None:
+        super().__init__(model, find_unused)
+        self._device = device
+        self._parallel: _Parallel | None = None
+
+    def named_parameters(self) -> Iterable[tuple[str, Any]]:
+        return self.model.named_parameters()  # type: ignore[no-any-return]
+
+    def wants_gradient(self, parameter: Any) -> bool:
+        return parameter.requires_grad  # type: ignore[no-any-return]
+
+    def set_trained(self, parameter: Any, trained: bool) -> None:
+        parameter.requires_grad_(trained)
+
+    def is_recording(self) -> bool:
+        return torch.is_grad_enabled()
+
+    def connect(self) -> None:
+        self._parallel = None  # first, so that its memory is free
+        self._parallel = _Parallel(self.model, self._device, self.find_unused)
+
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        """Computes the model, in step with the other processes only where gradients are to come."""
-        if not (self.training and torch.is_grad_enabled()):
-            return self.module(*inputs, **named)
+        assert self._parallel is not None, "follow comes first"
+        with self._named_unused(), nullcontext() if self.synchronised else self._parallel.no_sync():
+            return self._parallel(*inputs, **named)
+
+    def prepare_backward(self, loss: Any) -> None:
+        assert self._parallel is not None, "follow comes first"
+        reducer = self._parallel.reducer
+        with self._named_unused():
+            reducer._rebuild_buckets()  # once, on GPUs; as before each forward
+            reducer.prepare_for_backward([loss] if self.find_unused else [])
+
+    def attributes(self) -> dict[str, Any]:
+        return {"module": self.model, "no_sync": self.no_sync}
+
+    @contextmanager
+    def _named_unused(self) -> Iterator[None]:
         try:
-            return super().forward(*inputs, **named)  # type: ignore[no-untyped-call]
+            yield
         except RuntimeError as error:
             unused = _UNUSED.search(str(error))
             if unused is None:
                 raise
-            trained = [name for name, item in self.module.named_parameters() if item.requires_grad][::-1]
-            raise unused_parameters([trained[int(place)] for place in unused[1].split()]) from error
+            names = self.names[::-1]  # as they were handed over
+            raise unused_parameters([names[int(place)] for place in unused[1].split()]) from error
 
 
-def replicate(model: torch.nn.Module, device: torch.device, find_unused_parameters: bool) -> torch.nn.Module:
-    """The model wrapped for several processes; as it is if it has nothing to train."""
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        return model
-    return Replica(model, device, find_unused_parameters)
-
-
-def unsynchronised(models: Sequence[Any]) -> AbstractContextManager[Any]:
-    """Keeps gradients in this process for the time of the context."""
-    stack = ExitStack()
-    for model in models:
-        if isinstance(model, DistributedDataParallel):
-            stack.enter_context(model.no_sync())
-    return stack
+def replicate(model: torch.nn.Module, device: torch.device, find_unused_parameters: bool) -> Replica:
+    """What stands for a model in several processes."""
+    return _replicate(Replica, torch.nn.Module, TorchExchange(model, device, find_unused_parameters))
 
 
 def align_untrained(models: Sequence[Any]) -> None:
