@@ -15,7 +15,7 @@ TOPICS = {
     "B": ("best and last", 10),
     "G": ("logs", 10),
     "O": ("optimizing", 8),
-    "U": ("utilities", 5),
+    "U": ("utilities", 6),
     "X": ("errors", 3),
     "W": ("several processes", 20),
     "N": ("numbers across frameworks", 5),

@@ -195,3 +195,16 @@ class SplitByChance(Mutant):
             return lambda *folders, seed=0, **named: original(*folders, seed=random.randrange(2**32), **named)
 
         change(dataset_util, "split_val_dataset_image_folder", make, patch)
+
+
+@caught("U-6", "test_numbers_in_files_mean_what_they_look_like")
+class NumbersOfYaml11(Mutant):
+    """Takes numbers in YAML for what YAML 1.1 takes them for."""
+
+    def alter(self, patch: MonkeyPatch) -> None:
+        import yaml
+
+        def parse(namespace: Any, path: Any, encoding: str = "utf-8") -> Any:
+            return type(namespace)(**{**vars(namespace), **yaml.safe_load(Path(path).read_text(encoding))})
+
+        change(args, "parse_yaml_args", lambda original: parse, patch)

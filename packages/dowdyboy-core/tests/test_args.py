@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from functools import partial
@@ -164,6 +165,72 @@ def test_yaml_texts_stay_texts(text: str, tmp_path: Path) -> None:
     assert out.a == text.strip("'")
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("010", "010 is read as 8 (a leading 0 means base 8) in YAML 1.1, and as 10 in YAML 1.2. Write 10, 8 or 0o10"),
+        (
+            "-0_17",
+            "-0_17 is read as -15 (a leading 0 means base 8) in YAML 1.1, and as -17 in YAML 1.2.",
+        ),
+        ("!!int '010'", "Write 10, 8 or 0o10 for that number, or '010' in quotes for a text."),
+        ("[1, {b: 0755}]", "0755 is read as 493"),
+        ("08", "08 is read as no number in YAML 1.1, and as 8 in YAML 1.2. Write 8, or '08' in quotes for a text."),
+        (
+            "12:30",
+            "12:30 is read as the number 750 (base 60) in YAML 1.1. Write 750 for that number, or '12:30' in",
+        ),
+        ("1:02:03.5", "1:02:03.5 is read as the number 3723.5 (base 60)"),
+        ("!!int ten", "ten is no number. Write 'ten' in quotes for a text."),
+        ("!!float ''", " is no number."),
+        ("1e400", "the number 1e400 is too large for a float."),
+        ("{1: a, on: b}", "two of the keys 1, on are one and the same. Put them in quotes."),
+    ],
+)
+def test_yaml_that_means_something_else_than_it_looks_is_refused(text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml_args(argparse.Namespace(), _write(tmp_path, "c.yaml", f"ok: 1\na: {text}"))
+    assert says in str(caught.value)
+    assert "key" in says or "c.yaml: line 2: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0o10", 8),
+        ("-0o17", -15),
+        ("1_000", 1000),
+        ("007", 7),
+        ("00", 0),
+        ("-0", 0),
+        ("0x1F", 31),
+        ("0b101", 5),
+        ("0.5", 0.5),
+        ("00.5", 0.5),
+        (".inf", float("inf")),
+        ("-.INF", float("-inf")),
+        ("1_0.5e+1", 105.0),
+        ("'010'", "010"),
+        ("'12:30'", "12:30"),
+        ("1:60", "1:60"),
+        ("0o8", "0o8"),
+        ("!!str 010", "010"),
+        ("{1: a, 2: b, c: 1}", {1: "a", 2: "b", "c": 1}),
+    ],
+)
+def test_yaml_that_means_what_it_looks_is_read(text: str, value: Any, tmp_path: Path) -> None:
+    found = parse_yaml_args(argparse.Namespace(), _write(tmp_path, "c.yaml", f"a: {text}")).a
+    assert found == value and type(found) is type(value)
+
+
+def test_a_number_that_is_not_one_is_nan(tmp_path: Path) -> None:
+    for read, name, text in ((parse_yaml_args, "c.yaml", "a: .NaN"), (parse_json_args, "c.json", '{"a": NaN}')):
+        assert math.isnan(read(argparse.Namespace(), _write(tmp_path, name, text)).a)
+    with pytest.raises(ConfigError, match="the number 1e999 is too large for a float"):
+        parse_json_args(argparse.Namespace(), _write(tmp_path, "c.json", '{"a": 1e999}'))
+    assert parse_json_args(argparse.Namespace(), _write(tmp_path, "c.json", '{"a": -Infinity}')).a == float("-inf")
+
+
 @pytest.mark.parametrize("text", ["1: a", "yes: a", "a: !!timestamp b", "a: {[1]: 2}", "a: 1\n---\nb: 2", "a: \x01"])
 def test_odd_yaml_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"c\.yaml"):
@@ -321,6 +388,12 @@ def test_values_of_the_file_are_those_of_typed_ones(content: Any, name: str, val
         ({"tag": [1]}, "tag takes a text, or a list of such."),
         ({"verbose": -1}, "verbose takes an integer of at least 0."),
         ({"verbose": True}, "verbose takes an integer of at least 0."),
+        ("name: no", "name=False is not accepted. name takes a text. Write 'no' in quotes for a text."),
+        ("optimizer: off", "optimizer takes one of 'sgd', 'adam'."),
+        ("tag: 2024-01-02", "or a list of such. Write '2024-01-02' in quotes for a text."),
+        ("name: null", "name=None is not accepted. name takes a text. Write 'null' in quotes for a text."),
+        ("lr: yes", "lr=True is not accepted"),
+        ("batch_size: 010", "c.yaml: line 1: 010 is read as 8"),
         ({"lr": 1, "l": 2}, "the keys 'lr' and 'l' both set 'lr'. Keep one."),
         ({"cuda": True, "no-cuda": True}, "the keys 'cuda' and 'no_cuda' both set 'cuda'."),
         ({"batchsize": 3}, "no option is called 'batchsize' (did you mean 'batch_size'?)"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -196,6 +197,28 @@ def test_a_hook_that_is_called_once_more_changes_nothing() -> None:
     tally.leave(model, (X,), X)
     tally.leave(model, (X,), X)
     assert tally.result(0) == FlopCount(macs=40, params=0)
+
+
+def test_a_module_that_calls_one_that_fails_and_goes_on_is_left() -> None:
+    class Fails(Module):
+        def forward(self, value: Any) -> Any:
+            raise ValueError
+
+    class Tries(Module):
+        def forward(self, value: Any) -> Any:
+            with contextlib.suppress(ValueError):
+                self._modules["fails"](value)
+            return value
+
+    assert count(Module({"tries": Tries({"fails": Fails()}), "a": layer()})) == FlopCount(macs=20, params=0)
+
+
+def test_a_forward_that_was_put_into_the_module_itself_is_that_of_its_class() -> None:
+    counted, other = layer(), layer()
+    vars(counted)["forward"] = counted.forward
+    vars(other)["forward"] = counted.forward
+    assert count(Module({"a": counted})) == FlopCount(macs=20, params=0)
+    assert [item.path for item in count(Module({"a": other})).uncounted] == ["a"]
 
 
 # ---- what can't be counted

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from paddle.jit.dy2static.program_translator import ProgramTranslator
 from paddle.nn import functional
 
 from dowdyboy_paddle import CheckpointError, ConfigError, Trainer, TrainerConfig
@@ -124,6 +128,42 @@ def train_once(model: Any, optimizer: Any, batch: Any, clear: bool = True) -> No
 
 def all_names(model: Any) -> list[str]:
     return [name for name, _ in all_tensors(model)]
+
+
+def hook_after(module: Any, hook: Any) -> None:
+    module.register_forward_post_hook(hook)
+
+
+def count_elsewhere(model: Any, shape: tuple[int, ...]) -> None:
+    with contextlib.suppress(TypeError), contextlib.redirect_stdout(io.StringIO()):  # TypeError: with numpy 2.4
+        paddle.flops(model, list(shape))
+
+
+def compiled(model: Any, shape: tuple[int, ...]) -> Any:
+    spec = [paddle.static.InputSpec([None, *shape[1:]], "float32")]
+    return paddle.jit.to_static(model, input_spec=spec, full_graph=True)
+
+
+def is_compiling() -> bool:
+    return bool(ProgramTranslator().enable_to_static)
+
+
+def all_gradients(model: Any) -> list[Any]:
+    return [item.grad for item in model.parameters() if item.grad is not None]
+
+
+def train_frozen(model: Any) -> Any:
+    freeze(model, "0")
+    model(ones(2, 3, 8, 8)).sum().backward()
+    return model
+
+
+def frozen(model: Any) -> Any:
+    freeze(model)
+    return model
+
+
+HALVES = [lambda model: model.to(dtype="float16"), lambda model: model.to(dtype="bfloat16"), frozen, train_frozen]
 
 
 def assert_equal(left: Any, right: Any) -> None:
@@ -455,6 +495,91 @@ def test_what_is_no_model(use: Callable[[Any], Any]) -> None:
         use([1])
 
 
+# ---- the model as others left it
+
+
+def test_what_other_counters_left_changes_nothing() -> None:
+    for make, shape in ((small_cnn, (2, 3, 8, 8)), (lambda: nn.Linear(8, 4), (2, 8))):
+        fresh, used = count_flops(make(), shape), make()
+        count_elsewhere(used, shape)
+        before, lines = (all_names(used), hooks(used)), summary(used).splitlines()
+        assert any("total_ops" in name for name in before[0])
+        assert count_flops(used, shape) == fresh
+        assert (all_names(used), hooks(used)) == before
+        assert lines[:-1] == summary(make()).splitlines()[:-1]
+
+
+@pytest.mark.filterwarnings("ignore:Tensor do not have 'place' interface:UserWarning")  # PaddlePaddle, of its own code
+def test_compiled_models_are_counted_as_what_they_are() -> None:
+    for number, make in enumerate([small_cnn, lambda: nn.Linear(8, 4)]):
+        shape = [(2, 3, 8, 8), (2, 8)][number]
+        fresh, model = make(), make()
+        for used in (compiled(model, shape), nn.Sequential(compiled(make(), shape))):
+            for _ in range(2):
+                found = count_flops(used, shape)
+                assert found == count_flops(fresh, shape)
+                used(ones(*shape))  # now it is compiled, if it wasn't
+        assert summary(compiled(model, shape), shape) == summary(fresh, shape)
+    assert is_compiling()
+
+
+def test_hooks_of_the_user_see_a_copy() -> None:
+    class Keeps(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.seen, self.lock = nn.Linear(4, 4), [], threading.Lock()
+            self.random = random
+            hook_after(self.inner, lambda module, given, output: self.seen.append(output))
+
+        def forward(self, x: Any) -> Any:
+            with self.lock:
+                return self.inner(x)
+
+    model, outside, kept = Keeps(), {}, []
+
+    def note(module: Any, given: Any, output: Any, seen: Any = kept) -> None:
+        outside["last"] = output
+        seen.append(module)
+
+    hook_after(model.inner, note)
+    output = model(ones(2, 4))
+    assert count_flops(model, (2, 4)) == FlopCount(macs=2 * 16, params=20)
+    assert model.seen == [output] and outside["last"] is output and kept == [model.inner]
+
+
+def test_a_forward_that_was_put_around_another_runs_that_of_the_copy() -> None:
+    model, calls = small_cnn(), []
+    before = model.forward
+
+    def forward(x: Any) -> Any:
+        calls.append(x)
+        return before(x)
+
+    model.forward = forward
+    assert count_flops(model, (2, 3, 8, 8)) == FlopCount(macs=SMALL_CNN_MACS, params=SMALL_CNN_PARAMS)
+    assert calls == [] and model.forward is forward
+
+
+@pytest.mark.parametrize("change", HALVES, ids=["fp16", "bf16", "frozen", "trained"])
+def test_weights_of_any_kind(change: Callable[[Any], Any]) -> None:
+    model = change(small_cnn())
+    before = all_gradients(model)
+    assert count_flops(model, (2, 3, 8, 8)) == FlopCount(macs=SMALL_CNN_MACS, params=SMALL_CNN_PARAMS)
+    assert_equal(all_gradients(model), before)
+
+
+def test_several_inputs() -> None:
+    class Two(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Linear(4, 3), nn.Linear(6, 3)
+
+        def forward(self, x: Any, y: Any) -> Any:
+            return self.left(x) + self.right(y)
+
+    assert count_flops(Two(), [(2, 4), ones(5, 6)[:2]]) == FlopCount(macs=2 * 12 + 2 * 18, params=15 + 21)
+
+
 # ---- the summary
 
 
@@ -691,3 +816,20 @@ def test_attention_with_a_cache_is_not_counted() -> None:
 def test_a_reparametrized_layer_counts_as_what_it_is() -> None:
     model = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 3)))
     assert count_flops(model, (2, 4)) == FlopCount(macs=2 * 12, params=12 + 4 + 3)
+
+
+def test_methods_that_were_decorated_to_be_compiled() -> None:
+    class Decorated(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 3)
+
+        @paddle.jit.to_static(full_graph=True)
+        def helper(self, x: Any) -> Any:
+            return self.inner(x)
+
+        @paddle.jit.to_static(full_graph=True)
+        def forward(self, x: Any) -> Any:
+            return self.helper(x)
+
+    assert count_flops(Decorated(), (2, 4)) == FlopCount(macs=2 * 12, params=15)

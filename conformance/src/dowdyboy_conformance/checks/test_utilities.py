@@ -87,3 +87,24 @@ def test_a_split_loses_no_file(harness: Harness, tmp_path: Path) -> None:
     left = {path.stem: path.read_text() for path in (tmp_path / "one").rglob("*.png")}
     assert left == {str(number): str(number) for number in range(20)}
     assert all((tmp_path / "one" / name).is_file() for name in moved[0])
+
+
+@pytest.mark.clause("U-6")
+def test_numbers_in_files_mean_what_they_look_like(
+    harness: Harness, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args, path = module(harness, "args"), tmp_path / "options.yaml"
+    path.write_text("a: 1e-3\nb: 0o17\nc: 1_000\nd: 007\ne: '010'\n")
+    found = args.parse_yaml_args(argparse.Namespace(), path)
+    assert vars(found) == {"a": 0.001, "b": 15, "c": 1000, "d": 7, "e": "010"}
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=float, default=1)
+    for written, read_as, write in (("010", "8", "0o10"), ("12:30", "750", "'12:30'"), ("1e400", "float", "smaller")):
+        path.write_text(f"steps: {written}\n")
+        error = importlib.import_module(harness.module).ConfigError
+        with pytest.raises(error, match=rf"{written} .*{read_as}.*{write}"):
+            args.parse_yaml_args(argparse.Namespace(steps=1), path)
+        with pytest.raises(SystemExit):
+            args.parse_args(parser, ["--config", str(path)])
+        printed = " ".join(capsys.readouterr().err.split())
+        assert written in printed and read_as in printed and write in printed

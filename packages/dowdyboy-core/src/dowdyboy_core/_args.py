@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 from ._errors import ConfigError
+from ._options import Options
 
 __all__ = [
     "Settings",
@@ -163,21 +164,21 @@ def parse_with(parsers: Sequence[_Parser], tokens: list[str], found: Settings) -
 
 
 def settings(
-    values: Mapping[str, Any],
+    file: Options,
     parsers: Sequence[_Parser],
     chosen: Sequence[_Parser],
     skipped: set[argparse.Action],
 ) -> Settings:
     """What the file would set, by action; a ConfigError for a key or a value that the parser refuses."""
     known = {parser: _names(parser, skipped) for parser in parsers}
-    _refuse_unknown(values, known.values())
+    _refuse_unknown(file.values, known.values())
     found: Settings = {}
     keys: dict[str, str] = {}
-    for key, value in values.items():
+    for key, value in file.values.items():
         for parser in chosen:
             if key not in known[parser]:
                 continue
-            action, setting = _first_accepting(parser, known[parser][key], key, value)
+            action, setting = _first_accepting(parser, known[parser][key], key, value, file.written.get(key))
             found[action] = setting
             for dest in setting:
                 if keys.setdefault(dest, key) != key:
@@ -232,7 +233,11 @@ def _refuse_excluded(parsers: Iterable[_Parser], found: Settings) -> None:
 
 
 def _first_accepting(
-    parser: _Parser, candidates: Sequence[tuple[argparse.Action, str | None]], key: str, value: Any
+    parser: _Parser,
+    candidates: Sequence[tuple[argparse.Action, str | None]],
+    key: str,
+    value: Any,
+    written: str | None,
 ) -> tuple[argparse.Action, dict[str, Any]]:
     """The first action that takes the value: several may share a dest, as ``--fast`` and ``--slow`` do."""
     reason = ""
@@ -243,7 +248,8 @@ def _first_accepting(
             reason = err.message
     accepted = " or ".join(dict.fromkeys(_accepted(action, option) for action, option in candidates))
     why = f" ({reason})" if reason else ""
-    raise ConfigError(f"{key}={value!r} is not accepted{why}. {key} takes {accepted}.")
+    quotes = f" Write '{written}' in quotes for a text." if written and "text" in accepted else ""
+    raise ConfigError(f"{key}={value!r} is not accepted{why}. {key} takes {accepted}.{quotes}")
 
 
 def _setting(parser: _Parser, action: argparse.Action, option: str | None, value: Any) -> dict[str, Any]:

@@ -87,9 +87,11 @@ class Tally:
 
     def leave(self, module: Any, inputs: tuple[Any, ...], output: Any) -> None:
         """Takes note that it is over, and counts it; a hook after it."""
-        if not self._stack or self._stack[-1].module is not module:
-            return  # hooked twice, as thop does where a module stands in two places
+        if all(call.module is not module for call in self._stack):
+            return  # hooked twice
         call = self._stack.pop()
+        while call.module is not module:  # it called one that failed, and went on
+            call = self._stack.pop()
         done = self._work() - call.before
         if self._stack:
             self._stack[-1].inside += done
@@ -109,7 +111,11 @@ class Tally:
 
     def _rule(self, module: Any) -> Rule | None:
         kind: Any = next((kind for kind in type(module).__mro__ if kind in self._rules), None)
-        same = kind is not None and type(module).forward is kind.forward and "forward" not in vars(module)
+        if kind is None or type(module).forward is not kind.forward:
+            return None
+        # A counter or a compiler may have put the forward of the class into the module itself.
+        own = vars(module).get("forward")
+        same = own is None or (getattr(own, "__func__", None) is kind.forward and own.__self__ is module)
         return self._rules[kind] if same else None
 
     def result(self, params: int) -> FlopCount:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from . import _args
+from . import _args, _options
 from ._errors import ConfigError
 
 __all__ = ["parse_args", "parse_json_args", "parse_yaml_args"]
@@ -32,17 +31,19 @@ def parse_json_args(args: argparse.Namespace, path: _FilePath, encoding: str = "
         encoding: The file's text encoding.
 
     Raises:
-        ConfigError: The file can't be read, is not a JSON object, or names a key twice (``a-b`` and ``a_b``
-            count as one).
+        ConfigError: The file can't be read, is not a JSON object, names a key twice (``a-b`` and ``a_b`` count
+            as one), or holds a number that is too large for a float.
     """
-    return _merged(args, _read_mapping(path, encoding, _parse_json))
+    return _merged(args, _options.read(path, encoding, _options.parse_json).values)
 
 
 def parse_yaml_args(args: argparse.Namespace, path: _FilePath, encoding: str = "utf-8") -> argparse.Namespace:
     """A new Namespace: that of ``args``, its values replaced and extended by those of a YAML file.
 
     As ``parse_json_args``. Only plain YAML is read, never tags that build Python objects. An empty file has
-    no keys. ``1e-3`` is a number, as in YAML 1.2 and JSON; PyYAML alone would make it a text.
+    no keys. ``1e-3`` and ``0o17`` are numbers, as in YAML 1.2; PyYAML alone would make them texts. ``yes``,
+    ``no``, ``on`` and ``off`` are true and false, and ``2024-01-02`` is a date, as in YAML 1.1: put texts of
+    this kind in quotes.
 
     Args:
         args: The parsed options to start from.
@@ -50,9 +51,10 @@ def parse_yaml_args(args: argparse.Namespace, path: _FilePath, encoding: str = "
         encoding: The file's text encoding.
 
     Raises:
-        ConfigError: As for ``parse_json_args``; also for a tag that would build a Python object.
+        ConfigError: As for ``parse_json_args``; also for a tag that would build a Python object, and for a
+            number that is read as another one than it looks, as ``010`` (8) and ``12:30`` (750).
     """
-    return _merged(args, _read_mapping(path, encoding, _parse_yaml))
+    return _merged(args, _options.read(path, encoding, _options.parse_yaml).values)
 
 
 def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -101,12 +103,13 @@ def _file_settings(
     chosen: Sequence[argparse.ArgumentParser],
     skipped: set[argparse.Action],
 ) -> _args.Settings:
-    parse = {".json": _parse_json, ".yaml": _parse_yaml, ".yml": _parse_yaml}.get(Path(path).suffix.lower())
+    kinds = {".json": _options.parse_json, ".yaml": _options.parse_yaml, ".yml": _options.parse_yaml}
+    parse = kinds.get(Path(path).suffix.lower())
     if parse is None:
         raise ConfigError(f"{os.fspath(path)} does not end in .json, .yaml or .yml. Give a file that does.")
-    values = _read_mapping(path, "utf-8", parse)
+    found = _options.read(path, "utf-8", parse)
     try:
-        return _args.settings(values, parsers, chosen, skipped)
+        return _args.settings(found, parsers, chosen, skipped)
     except ConfigError as err:
         raise ConfigError(f"{os.fspath(path)}: {err}") from err
 
@@ -124,74 +127,3 @@ def _copied(value: Any) -> Any:
         return copy.deepcopy(value)
     except (TypeError, copy.Error):  # an open file, a lock, a module
         return value
-
-
-def _read_mapping(path: _FilePath, encoding: str, parse: Callable[[str], Any]) -> dict[str, Any]:
-    try:
-        text = Path(path).read_text(encoding=encoding).removeprefix("\ufeff")
-    except (OSError, UnicodeError, LookupError, TypeError) as err:
-        raise ConfigError(f"{path} can't be read as {encoding} text: {err}.") from err
-    try:
-        values = parse(text)
-    except Exception as err:  # malformed values make PyYAML raise nearly anything
-        raise ConfigError(f"{path}: {err}") from err
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds a {type(values).__name__}, not a mapping of keys to values.")
-    for key in values:
-        if not isinstance(key, str):
-            raise ConfigError(f"{path}: the key {key!r} is not a text. Put it in quotes.")
-    return values
-
-
-def _parse_json(text: str) -> Any:
-    def checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        return dict(zip(_renamed(key for key, _ in pairs), (value for _, value in pairs), strict=True))
-
-    try:
-        return json.loads(text, object_pairs_hook=checked)
-    except json.JSONDecodeError as err:
-        raise ConfigError(f"not a JSON file: {err}.") from err
-
-
-def _parse_yaml(text: str) -> Any:
-    import re
-
-    import yaml
-
-    text_tag = "tag:yaml.org,2002:str"
-    seen: set[int] = set()
-
-    class Loader(yaml.SafeLoader):
-        """Plain YAML: safe types only, keys renamed and checked before merges (``<<``) are resolved."""
-
-        def flatten_mapping(self, node: yaml.MappingNode) -> None:
-            if id(node) not in seen:  # a merged mapping comes here more than once
-                seen.add(id(node))
-                texts = [index for index, (key, _) in enumerate(node.value) if key.tag == text_tag]
-                for index, name in zip(texts, _renamed(node.value[i][0].value for i in texts), strict=True):
-                    key, value = node.value[index]
-                    # A new node, since an alias may share the old one with a value.
-                    node.value[index] = (yaml.ScalarNode(text_tag, name, key.start_mark, key.end_mark), value)
-            super().flatten_mapping(node)
-
-    exponent = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+.0123456789"))
-    loader = Loader(text)
-    try:
-        values = loader.get_single_data()
-    except yaml.YAMLError as err:
-        raise ConfigError(f"not plain YAML (tags that build Python objects are not read): {err}") from err
-    finally:
-        loader.dispose()
-    return {} if values is None else values
-
-
-def _renamed(keys: Iterable[str]) -> list[str]:
-    """The keys with ``-`` as ``_``; an error where two become one."""
-    seen: dict[str, str] = {}
-    for key in keys:
-        name = key.replace("-", "_")
-        if name in seen:
-            raise ConfigError(f"the keys {seen[name]!r} and {key!r} both mean {name!r}. Keep one.")
-        seen[name] = key
-    return list(seen)

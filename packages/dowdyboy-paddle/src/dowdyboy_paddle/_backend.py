@@ -112,7 +112,8 @@ class PaddleBackend(Backend):
         for plain in state:
             restored.append(kind.__new__(kind))
             restored[-1].__setstate__(plain)
-        paddle.set_rng_state(restored[:1], "cpu")
+        # Not paddle.set_rng_state(…, "cpu"), which PaddlePaddle before 3.3 refuses on a CPU.
+        paddle.base.core.default_cpu_generator().set_state(restored[0])
         if self._device != "cpu" and len(restored) == 1 + paddle.device.cuda.device_count():
             paddle.set_rng_state(restored[1:])
 

@@ -123,6 +123,7 @@ class _Workers:
                 "use_shared_memory",
                 "timeout",
             )
+            if hasattr(loader, name)  # reader_buffer_size came with PaddlePaddle 3.3
         }
         self._settings["persistent_workers"] = loader._persistent_workers
         self._settings["worker_init_fn"] = WorkerInit(loader.worker_init_fn)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import paddle
 from paddle import nn
+from paddle.jit.dy2static.program_translator import ProgramTranslator, StaticFunction
 
-from dowdyboy_core import ConfigError, _flops, _summary
+from dowdyboy_core import ConfigError, _copies, _flops, _summary
 from dowdyboy_core._rng import RandomStreams
 
 from ._backend import PaddleBackend
@@ -62,34 +63,68 @@ def make_trial(model: nn.Layer, input_size: Any) -> tuple[nn.Layer, tuple[Any, .
     Raises:
         ConfigError: the model can't be copied, or the inputs are none.
     """
-    try:
-        trial = copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"The model can't be copied to try it out: {error}. Give it as it was made.") from error
+    trial = _copies.copy_model(model, lambda value: None)
     trial.eval()
+    for layer in trial.sublayers(include_self=True):
+        _without_compiled_forward(layer)
     weight = next((item for item in trial.parameters() if paddle.is_floating_point(item)), paddle.empty([0]))
+    in_full = weight.place.is_cpu_place() and weight.dtype in _HALVES
+    if in_full:  # a CPU does little with halves, and what is counted is the same
+        trial.to(dtype="float32")
+        weight = weight.astype("float32")
 
     def make(shape: tuple[int, ...]) -> paddle.Tensor:
         return paddle.ones(shape, dtype=weight.dtype).to(weight.place)
 
     inputs = _summary.read_inputs(input_size, lambda value: isinstance(value, paddle.Tensor), make)
-    return trial, tuple(item.detach().clone() for item in inputs)
+    halves = _HALVES if in_full else ()
+    return trial, tuple(item.astype("float32") if item.dtype in halves else item.detach().clone() for item in inputs)
+
+
+_HALVES = (paddle.float16, paddle.bfloat16)
+
+
+def _without_compiled_forward(layer: nn.Layer) -> None:
+    """Takes what paddle.jit.to_static put in the place of its forward out of a copied layer."""
+    own = vars(layer).get("forward")
+    if isinstance(own, StaticFunction):
+        layer.forward = own.dygraph_function  # type: ignore[method-assign]
+
+
+def hook_outputs(trial: nn.Layer, shapes: dict[str, str]) -> None:
+    """Lets each layer of a trial note the shape of its output, by path."""
+    for path, module in _summary.first_places(_summary.walk(trial)).items():
+        module.register_forward_post_hook(_summary.shape_hook(shapes, path))
 
 
 @contextmanager
 def undisturbed(model: nn.Layer) -> Iterator[None]:
-    """Runs a block without gradients, and puts the random streams back after it."""
+    """Runs a block without gradients, and puts the random streams back after it.
+
+    What paddle.jit.to_static compiled is run in it as it was before: compiled code passes over the layers' hooks.
+    """
     streams = RandomStreams(PaddleBackend())
     state, of_device = streams.capture(), paddle.get_rng_state()
     try:
-        with paddle.no_grad():
+        with paddle.no_grad(), _uncompiled():
             yield
     finally:
         paddle.set_rng_state(of_device)
         streams.restore(state)
 
 
-def count_trial(trial: nn.Layer, inputs: tuple[Any, ...], params: int) -> _flops.FlopCount:
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    switch, log = ProgramTranslator(), logging.getLogger("Dynamic-to-Static")
+    enabled, muted = switch.enable_to_static, log.disabled
+    switch.enable_to_static, log.disabled = False, True  # or it would warn, once, that nothing is compiled now
+    try:
+        yield
+    finally:
+        switch.enable_to_static, log.disabled = enabled, muted
+
+
+def count_trial(trial: nn.Layer, inputs: tuple[Any, ...]) -> _flops.Tally:
     """Runs a trial and counts its operations.
 
     Raises:
@@ -106,7 +141,7 @@ def count_trial(trial: nn.Layer, inputs: tuple[Any, ...], params: int) -> _flops
             _summary.run(trial, inputs)
     finally:
         paddle.set_flags(noted)
-    return tally.result(params)
+    return tally
 
 
 # The framework's own count of the operators that it has run, by name: what paddle.amp.debugging prints.
@@ -146,3 +181,5 @@ _RULES: dict[type, _flops.Rule] = {
     nn.Linear: _flops.linear,
     nn.MultiHeadAttention: _attention,
 }
+if _compat := getattr(getattr(paddle, "compat", None), "nn", None):  # since PaddlePaddle 3.3
+    _RULES[_compat.Linear] = _flops.linear

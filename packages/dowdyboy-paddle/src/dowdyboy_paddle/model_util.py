@@ -14,7 +14,16 @@ from dowdyboy_core import ConfigError, _keep, _summary
 from dowdyboy_core._flops import FlopCount, Uncounted
 
 from ._backend import PaddleBackend
-from ._trial import check_model, count_trial, is_trainable, make_trial, own_parameters, set_trainable, undisturbed
+from ._trial import (
+    check_model,
+    count_trial,
+    hook_outputs,
+    is_trainable,
+    make_trial,
+    own_parameters,
+    set_trainable,
+    undisturbed,
+)
 
 __all__ = [
     "FlopCount",
@@ -112,8 +121,9 @@ def count_flops(model: nn.Layer, input_size: Any) -> FlopCount:
     with parameters in them but no rule, or whose forward isn't called, and modules that multiply matrices or convolve
     by functions in their own forward. A subclass goes by its parent's rule unless it has a forward of its own.
 
-    The model runs once, as a copy, without gradients: it is left as it was, and so are the random streams. The count is
-    done here and not by paddle.flops, which fails under numpy 2.4 and passes over attention and recurrent layers.
+    The model runs once, as a copy, without gradients and not compiled: it is left as it was, and so are the random
+    streams. The count is done here and not by paddle.flops, which fails under numpy 2.4, passes over attention and
+    recurrent layers, and leaves buffers in what it counts.
 
     Args:
         model: the model.
@@ -124,7 +134,8 @@ def count_flops(model: nn.Layer, input_size: Any) -> FlopCount:
         ConfigError: the input is none, or the model can't be copied or run on it.
     """
     trial, inputs = make_trial(check_model(model), input_size)
-    return count_trial(trial, inputs, count_params(model))
+    tally = count_trial(trial, inputs)
+    return tally.result(count_params(trial))
 
 
 # ---- the summary
@@ -149,8 +160,7 @@ def summary(model: nn.Layer, input_size: Any = None) -> str:
     if input_size is not None:
         shapes = {}
         trial, inputs = make_trial(plain, input_size)
-        for path, module in _summary.first_places(_summary.walk(trial)).items():
-            module.register_forward_post_hook(_summary.shape_hook(shapes, path))
+        hook_outputs(trial, shapes)
         with undisturbed(trial):
             _summary.run(trial, inputs)
     return _summary.table(plain, own_parameters, is_trainable, shapes)

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-import copy
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from dowdyboy_core import ConfigError, SetupError, _flops, _summary
+from dowdyboy_core import ConfigError, _copies, _flops, _summary
 from dowdyboy_core._rng import RandomStreams
 
 from ._backend import TorchBackend
 
 
 def check_model(model: Any) -> nn.Module:
-    """The model without what processes wrapped around it.
+    """The model without what processes, devices or a compiler wrapped around it.
 
     Raises:
         ConfigError: it is none.
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{model!r:.80} is no model of {TorchBackend.name}. Give an instance of its module class.")
-    plain: nn.Module = TorchBackend().unwrap_model(model)
-    return plain
+    plain: Any = TorchBackend().unwrap_model(model)
+    while True:
+        if isinstance(plain, (nn.DataParallel, DistributedDataParallel)):
+            plain = plain.module
+        elif _is_compiled(plain):
+            plain = plain._orig_mod
+        else:
+            return plain  # type: ignore[no-any-return]
+
+
+def _is_compiled(module: Any) -> bool:
+    # Not by isinstance, since importing the compiler takes seconds.
+    return type(module).__module__ == "torch._dynamo.eval_frame" and hasattr(module, "_orig_mod")
 
 
 def own_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -53,11 +66,9 @@ def make_trial(model: nn.Module, input_size: Any) -> tuple[nn.Module, tuple[Any,
     Raises:
         ConfigError: the model can't be copied, or the inputs are none.
     """
-    try:
-        trial = copy.deepcopy(model).eval()
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"The model can't be copied to try it out: {error}. Give it as it was made.") from error
-    weight = next((item for item in trial.parameters() if torch.is_floating_point(item)), torch.empty(0))
+    trial = _copies.copy_model(model, _without_graph).eval()
+    made = (item for item in trial.parameters() if not nn.parameter.is_lazy(item))
+    weight = next((item for item in made if torch.is_floating_point(item)), torch.empty(0))
 
     def make(shape: tuple[int, ...]) -> torch.Tensor:
         return torch.ones(shape, dtype=weight.dtype, device=weight.device)
@@ -66,51 +77,77 @@ def make_trial(model: nn.Module, input_size: Any) -> tuple[nn.Module, tuple[Any,
     return trial, tuple(item.detach().clone() for item in inputs)
 
 
+def _without_graph(value: Any) -> torch.Tensor | None:
+    """A copy of what a forward left in the model, which copy.deepcopy refuses; None for all else."""
+    return value.detach().clone() if isinstance(value, torch.Tensor) and not value.is_leaf else None
+
+
+def _watched(trial: nn.Module) -> list[nn.Module]:
+    """The modules that take hooks: all but those of TorchScript."""
+    return [module for module in trial.modules() if not isinstance(module, torch.jit.ScriptModule)]
+
+
+def hook_outputs(trial: nn.Module, shapes: dict[str, str]) -> None:
+    """Lets each module of a trial note the shape of its output, by path."""
+    watched = set(map(id, _watched(trial)))
+    for path, module in _summary.first_places(_summary.walk(trial)).items():
+        if id(module) in watched:
+            module.register_forward_hook(_summary.shape_hook(shapes, path))
+
+
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Runs a block without gradients, and puts the random streams back after it.
 
-    The fast path of transformer layers is off in it: it passes over the modules in them, hooks and all.
+    The fast path of transformer layers is off in it: it passes over the modules in them, hooks and all. So does
+    compiled code, which is run as it was before it was compiled.
     """
     streams = RandomStreams(TorchBackend())
     devices = {item.device.index for item in model.parameters() if item.device.type == "cuda"}
     state, fast = streams.capture(), torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.random.fork_rng(devices), torch.no_grad():
+        with torch.random.fork_rng(devices), torch.no_grad(), _uncompiled():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         streams.restore(state)
 
 
-def count_trial(trial: nn.Module, inputs: tuple[Any, ...], params: int) -> _flops.FlopCount:
-    """Runs a trial and counts its operations. thop drives it, with rules of our own for every class.
+def _has_own(module: nn.Module) -> bool:
+    # What TorchScript and quantized layers hold and do can't be seen.
+    opaque = isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_packed_params")
+    return opaque or bool(own_parameters(module))
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and to ask for it would import the compiler
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using `torch.compile")  # the meter's hooks, which are not ours to take away
+        yield
+
+
+def count_trial(trial: nn.Module, inputs: tuple[Any, ...]) -> _flops.Tally:
+    """Runs a trial and counts its operations.
 
     Raises:
         ConfigError: the model can't run on these inputs.
-        SetupError: thop can't be imported.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    try:
-        from thop import profile
-    except ImportError as error:
-        raise SetupError(f"count_flops can't import thop: {error}. Run pip install thop setuptools.") from error
     meter = FlopCounterMode(display=False)
-    tally = _flops.Tally(trial, _RULES, lambda module: bool(own_parameters(module)), meter.get_total_flops)
-    rules = {type(module): tally.leave for module in trial.modules()}
-
-    def forward(*given: Any) -> None:
-        for module in trial.modules():
-            module.register_forward_pre_hook(tally.enter)
-        profile(trial, inputs=given, custom_ops=rules, verbose=False)
-
+    tally = _flops.Tally(trial, _RULES, _has_own, meter.get_total_flops)
+    for module in _watched(trial):
+        module.register_forward_pre_hook(tally.enter)
+        module.register_forward_hook(tally.leave)
     # Attention by plain matrix products, since the meter doesn't know every fused kernel.
     with undisturbed(trial), sdpa_kernel(SDPBackend.MATH), meter:
-        _summary.run(forward, inputs)
-    return tally.result(params)
+        _summary.run(trial, inputs)
+    return tally
 
 
 def _attention(module: Any, inputs: tuple[Any, ...], output: Any) -> int | None:
