@@ -48,6 +48,8 @@ class Framework(ABC):
     def batches(self, loader: Any, seed: int, role: str, epoch: int) -> Iterator[Any]:
         """The batches of an epoch: in the order, and with the random numbers, that docs/spec.md promises (D-2, S-4)."""
         seed = derive_seed(seed, role)
+        if hasattr(getattr(loader, "dataset", None), "set_epoch"):
+            loader.dataset.set_epoch(epoch)
         if not self.is_indexed(loader):
             with self.aside(derive_seed(seed, "stream", epoch)):
                 batches = iter(loader)

@@ -13,18 +13,21 @@ three runs, each in a process of its own that is forked from here, so that nothi
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from safetensors.numpy import load_file
+
 from . import lives
 from .loops import EPOCHS, Kill, Parts, Run, by_hand, by_trainer, read_steps, read_weights
 
 __all__ = ["CASES", "Case", "Parts", "Verdict", "case", "judge"]
 
-Aspect = Literal["whole", "by hand", "killed", "refused"]
+Aspect = Literal["whole", "by hand", "killed", "refused", "names"]
 
 CASES: list[Case] = []
 """All cases, in the order in which their modules are imported."""
@@ -64,11 +67,15 @@ class Case:
 def case(
     name: str, framework: str, uses: Sequence[str] = (), *, settings: dict[str, Any] | None = None, **about: Any
 ) -> Callable[[Callable[[], Parts]], Callable[[], Parts]]:
-    """Makes a case of a function that builds the parts of a run; the arguments are those of :class:`Case`."""
+    """Makes a case of a function that builds the parts of a run; the arguments are those of :class:`Case`.
+
+    With ``by_step=True`` the hook steps the optimizer itself.
+    """
 
     def register(build: Callable[[], Parts]) -> Callable[[], Parts]:
         assert name not in [other.name for other in CASES], f"there are two cases {name!r}"
-        CASES.append(Case(name, framework, list(uses), build, dict(settings or {}), **about))
+        by_step = {"auto_optimize": False, "auto_schedule": False} if about.pop("by_step", False) else {}
+        CASES.append(Case(name, framework, list(uses), build, by_step | (settings or {}), **about))
         return build
 
     return register
@@ -96,6 +103,8 @@ def judge(case: Case, folder: Path) -> Verdict:
     verdict.problems["whole"] = lives.live(case.framework, case.processes, whole, lambda rank: by_trainer(run, whole))
     if verdict.problems["whole"]:
         return verdict
+    if (whole / "wanted.json").exists():
+        verdict.problems["names"] = _unlike_names(whole)
     if not case.not_by_hand:
         hand = folder / "hand"
         problem = lives.live(case.framework, 1, hand, lambda rank: by_hand(run, hand))
@@ -149,6 +158,13 @@ def _unlike(whole: Path, other: Path, *, files: bool = False) -> str:
     if lines:
         return f"{len(lines)} of {len(weights)} tensors differ, first {lines[0]}"
     return _unlike_files(whole, other) if files else ""
+
+
+def _unlike_names(folder: Path) -> str:
+    """Whether the weights in the checkpoint have the names that they should have."""
+    stored = sorted(load_file(folder / f"checkpoint/last_epoch_{EPOCHS}/model_0.safetensors"))
+    wanted = json.loads((folder / "wanted.json").read_text())
+    return "" if stored == wanted else f"{stored[:3]} for {wanted[:3]}"
 
 
 def _unlike_files(whole: Path, other: Path) -> str:

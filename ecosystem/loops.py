@@ -26,10 +26,10 @@ class Parts:
 
     Attributes:
         model: the model.
-        optimizer: its optimizer.
+        optimizer: its optimizer, or a list of several.
         loader: the training data.
         loss: ``loss(model, batch)`` gives the loss of a batch.
-        scheduler: steps once an epoch, or after each step of the optimizer where ``by_step`` says so.
+        scheduler: steps once an epoch, or after each step of the optimizer where ``by_step`` says so; a list for several.
         by_step: the loop steps optimizer and scheduler itself, and then calls ``after_step``.
         val_loader: the validation data.
         components: further modules that the trainer keeps.
@@ -37,7 +37,9 @@ class Parts:
         after_step: called after each step of the optimizer, with ``by_step``.
         before_val_batch: called before each validation batch.
         after_epoch: called with the number of the epoch when it is over.
+        train_batch_by_hand: what a loop by hand does in place of forward, backward and step; gives the loss.
         more: gives further tensors and numbers that have to be equal at the end, by name.
+        saved_as: the module whose names a checkpoint has to have, where the model wraps it.
     """
 
     model: Any
@@ -52,7 +54,18 @@ class Parts:
     after_step: Action | None = None
     before_val_batch: Action | None = None
     after_epoch: Callable[[int], None] | None = None
+    train_batch_by_hand: Callable[[Any], float] | None = None
     more: Callable[[], dict[str, Any]] | None = None
+    saved_as: Any = None
+
+    def optimizers(self) -> list[Any]:
+        """The optimizers."""
+        return list(self.optimizer) if isinstance(self.optimizer, list) else [self.optimizer]
+
+    def schedulers(self) -> list[Any]:
+        """Their schedulers, place by place."""
+        given = self.scheduler if isinstance(self.scheduler, list) else [self.scheduler]
+        return [*given, *[None] * (len(self.optimizers()) - len(given))]
 
 
 class Run(NamedTuple):
@@ -79,13 +92,13 @@ class Journal:
         self._framework = framework
         self._first = True
 
-    def note(self, kind: str, step: int, loss: Any, optimizer: Any) -> None:
+    def note(self, kind: str, step: int, loss: Any, optimizers: list[Any]) -> None:
         """Notes a step."""
         line = {
             "kind": kind,
             "step": step,
-            "loss": self._framework.number(loss),
-            "lr": self._framework.learning_rate(optimizer),
+            "loss": loss if isinstance(loss, float) else self._framework.number(loss),
+            "lr": [self._framework.learning_rate(optimizer) for optimizer in optimizers],
             "first": self._first,
         }
         self._first = False
@@ -144,6 +157,7 @@ def by_trainer(run: Run, folder: Path, kill: Kill | None = None) -> None:
     }
     trainer = framework.trainer(settings | run.settings)
     parts = run.build()
+    assert parts.by_step != trainer.config.auto_optimize, "a case with by_step=True needs auto_optimize=False"
     journal = Journal(folder, framework)
 
     def stop_at(place: str, number: int) -> None:
@@ -155,17 +169,18 @@ def by_trainer(run: Run, folder: Path, kill: Kill | None = None) -> None:
     def train_step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
         stop_at("batch", global_step)
         [model] = trainer.get_models()
-        [optimizer], [scheduler] = trainer.get_optimizers()
         _call(parts.before_batch)
         if parts.by_step:
-            trainer.zero_grad(optimizer)
+            for optimizer in parts.optimizers():
+                trainer.zero_grad(optimizer)
         loss = parts.loss(model, bat)
         if trainer.is_main_process():
-            journal.note("train", global_step, loss, optimizer)
+            journal.note("train", global_step, loss, parts.optimizers())
         trainer.log({"loss": loss}, global_step)
         if parts.by_step:
             trainer.backward(loss)
-            trainer.step(optimizer, scheduler)
+            for optimizer, scheduler in zip(*trainer.get_optimizers(), strict=True):
+                trainer.step(optimizer, scheduler)
             _call(parts.after_step)
         return loss
 
@@ -173,7 +188,7 @@ def by_trainer(run: Run, folder: Path, kill: Kill | None = None) -> None:
         _call(parts.before_val_batch)
         loss = parts.loss(trainer.get_models()[0], bat)
         if trainer.is_main_process():
-            journal.note("val", global_step, loss, parts.optimizer)
+            journal.note("val", global_step, loss, parts.optimizers())
         trainer.log({"val_loss": loss}, global_step)
         trainer.set_records({"val_loss": loss})
         return loss
@@ -187,12 +202,15 @@ def by_trainer(run: Run, folder: Path, kill: Kill | None = None) -> None:
     trainer.set_model(parts.model)
     if parts.components:
         trainer.set_components(parts.components)
-    trainer.set_optimizer(parts.optimizer, parts.scheduler)
+    trainer.set_optimizers(parts.optimizers(), parts.schedulers())
     if parts.val_loader is not None:
         trainer.set_val_dataloader(parts.val_loader)
     trainer.fit(train_step, None if parts.val_loader is None else val_step, on_epoch_end)
     if trainer.is_main_process():
         _write_weights(folder, framework, parts, trainer.get_raw_models()[0])
+        if parts.saved_as is not None:
+            wanted = sorted(framework.weights(parts.saved_as))
+            (folder / "wanted.json").write_text(json.dumps(wanted))
     framework.meet(run.processes)
 
 
@@ -202,48 +220,76 @@ def by_trainer(run: Run, folder: Path, kill: Kill | None = None) -> None:
 def by_hand(run: Run, folder: Path) -> None:
     """Trains by a loop as one writes it by hand; several processes are one that averages over their batches."""
     framework = framework_named(run.framework)
-    window = run.settings.get("accumulate_steps", 1) * run.processes
-    clip = run.settings.get("clip_grad_norm")
     framework.seed(SEED)
     parts = run.build()
     framework.seed_fit(SEED)
-    journal = Journal(folder, framework)
-    model, optimizer = parts.model, parts.optimizer
-    step = val_step = 0
+    loop = _ByHand(run, framework, parts, Journal(folder, framework))
     for epoch in range(1, EPOCHS + 1):
-        framework.train(model)
-        batches = list(framework.batches(parts.loader, SEED, "train", epoch))
-        for number, bat in enumerate(batches):
-            _call(parts.before_batch)
-            done = number % window
-            size = min(window, len(batches) - (number - done))  # a last window is averaged over what it has
-            if not done:
-                framework.zero_grad(optimizer)
-            with framework.autocast(run.settings.get("mixed_precision", "no")):
-                loss = parts.loss(model, bat)
-            if number % run.processes == 0:
-                journal.note("train", step, loss, optimizer)
-                step += 1
-            (loss if size == 1 else loss / size).backward()
-            if done + 1 == size:
-                if clip is not None:
-                    framework.clip(model, clip)
-                optimizer.step()
-                if parts.by_step and parts.scheduler is not None:
-                    parts.scheduler.step()
-                _call(parts.after_step)
-        values = []
-        if parts.val_loader is not None:
-            framework.evaluate(model)
-            for bat in framework.batches(parts.val_loader, SEED, "val", epoch):
-                _call(parts.before_val_batch)
-                with framework.no_grad(), framework.autocast(run.settings.get("mixed_precision", "no")):
-                    loss = parts.loss(model, bat)
-                journal.note("val", val_step, loss, optimizer)
-                values.append(framework.number(loss))
-                val_step += 1
-        if parts.scheduler is not None and not parts.by_step:
-            framework.step_scheduler(parts.scheduler, values)
+        loop.train(epoch)
+        values = loop.validate(epoch)
+        for scheduler in parts.schedulers():
+            if scheduler is not None and not parts.by_step:
+                framework.step_scheduler(scheduler, values)
         if parts.after_epoch is not None:
             parts.after_epoch(epoch)
-    _write_weights(folder, framework, parts, model)
+    _write_weights(folder, framework, parts, parts.model)
+
+
+class _ByHand:
+    def __init__(self, run: Run, framework: Framework, parts: Parts, journal: Journal) -> None:
+        self._processes = run.processes
+        self._window = run.settings.get("accumulate_steps", 1) * run.processes
+        self._clip = run.settings.get("clip_grad_norm")
+        self._precision = run.settings.get("mixed_precision", "no")
+        self._framework, self._parts, self._journal = framework, parts, journal
+        self._step = self._val_step = 0
+
+    def train(self, epoch: int) -> None:
+        """The training batches of an epoch."""
+        parts = self._parts
+        self._framework.train(parts.model)
+        batches = list(self._framework.batches(parts.loader, SEED, "train", epoch))
+        for number, bat in enumerate(batches):
+            _call(parts.before_batch)
+            done = number % self._window
+            size = min(self._window, len(batches) - (number - done))  # a last window is averaged over what it has
+            loss = parts.train_batch_by_hand(bat) if parts.train_batch_by_hand else self._backward(bat, done, size)
+            if number % self._processes == 0:
+                self._journal.note("train", self._step, loss, parts.optimizers())
+                self._step += 1
+            if done + 1 == size and not parts.train_batch_by_hand:
+                self._update()
+
+    def _backward(self, bat: Any, done: int, size: int) -> Any:
+        """Adds the gradients of a batch, number ``done`` of ``size``, to those of its window."""
+        if not done:
+            for optimizer in self._parts.optimizers():
+                self._framework.zero_grad(optimizer)
+        with self._framework.autocast(self._precision):
+            loss = self._parts.loss(self._parts.model, bat)
+        (loss if size == 1 else loss / size).backward()
+        return loss
+
+    def _update(self) -> None:
+        if self._clip is not None:
+            self._framework.clip(self._parts.model, self._clip)
+        for optimizer, scheduler in zip(self._parts.optimizers(), self._parts.schedulers(), strict=True):
+            optimizer.step()
+            if self._parts.by_step and scheduler is not None:
+                scheduler.step()
+        _call(self._parts.after_step)
+
+    def validate(self, epoch: int) -> list[float]:
+        """The validation batches of an epoch; gives their losses."""
+        parts, values = self._parts, []
+        if parts.val_loader is None:
+            return []
+        self._framework.evaluate(parts.model)
+        for bat in self._framework.batches(parts.val_loader, SEED, "val", epoch):
+            _call(parts.before_val_batch)
+            with self._framework.no_grad(), self._framework.autocast(self._precision):
+                loss = parts.loss(parts.model, bat)
+            self._journal.note("val", self._val_step, loss, parts.optimizers())
+            values.append(self._framework.number(loss))
+            self._val_step += 1
+        return values
