@@ -98,6 +98,10 @@ class Framework(ABC):
         """Whether it shuffles."""
 
     @abstractmethod
+    def is_module(self, value: Any) -> bool:
+        """Whether something is a module, whose state is compared."""
+
+    @abstractmethod
     def collate(self, loader: Any) -> Any:
         """What makes a batch of samples."""
 
@@ -169,6 +173,9 @@ class Torch(Framework):
     def is_shuffled(self, loader: Any) -> bool:
         return isinstance(loader.sampler, self._torch.utils.data.RandomSampler)
 
+    def is_module(self, value: Any) -> bool:
+        return isinstance(value, self._torch.nn.Module)
+
     def collate(self, loader: Any) -> Any:
         return loader.collate_fn
 
@@ -238,6 +245,9 @@ class Paddle(Framework):
 
     def is_shuffled(self, loader: Any) -> bool:
         return isinstance(loader.batch_sampler.sampler, self._paddle.io.RandomSampler)
+
+    def is_module(self, value: Any) -> bool:
+        return isinstance(value, self._paddle.nn.Layer)
 
     def collate(self, loader: Any) -> Any:
         return loader.collate_fn or self._paddle.io.dataloader.collate.default_collate_fn

@@ -32,11 +32,11 @@ class Parts:
         scheduler: steps once an epoch, or after each step of the optimizer where ``by_step`` says so; a list for several.
         by_step: the loop steps optimizer and scheduler itself, and then calls ``after_step``.
         val_loader: the validation data.
-        components: further modules that the trainer keeps.
+        components: what else the trainer keeps.
         before_batch: called before each training batch.
         after_step: called after each step of the optimizer, with ``by_step``.
         before_val_batch: called before each validation batch.
-        after_epoch: called with the number of the epoch when it is over.
+        after_epoch: called with the number of the epoch when it is over; a number that it gives has to be equal, too.
         train_batch_by_hand: what a loop by hand does in place of forward, backward and step; gives the loss.
         more: gives further tensors and numbers that have to be equal at the end, by name.
         saved_as: the module whose names a checkpoint has to have, where the model wraps it.
@@ -53,7 +53,7 @@ class Parts:
     before_batch: Action | None = None
     after_step: Action | None = None
     before_val_batch: Action | None = None
-    after_epoch: Callable[[int], None] | None = None
+    after_epoch: Callable[[int], float | None] | None = None
     train_batch_by_hand: Callable[[Any], float] | None = None
     more: Callable[[], dict[str, Any]] | None = None
     saved_as: Any = None
@@ -118,7 +118,8 @@ def read_steps(folder: Path, *, first_of_lives: bool = False) -> list[dict[str, 
 
 def _write_weights(folder: Path, framework: Framework, parts: Parts, model: Any) -> None:
     named = {f"model/{name}": value for name, value in framework.weights(model).items()}
-    for number, component in enumerate(parts.components):
+    modules = [item for item in parts.components if framework.is_module(item)]
+    for number, component in enumerate(modules):
         named |= {f"component {number}/{name}": value for name, value in framework.weights(component).items()}
     if parts.more is not None:
         named |= {f"more/{name}": framework.array(value) for name, value in parts.more().items()}
@@ -195,8 +196,9 @@ def by_trainer(run: Run, folder: Path, kill: Kill | None = None) -> None:
 
     def on_epoch_end(trainer: Any, ep: int) -> None:
         stop_at("end", ep)
-        if parts.after_epoch is not None:
-            parts.after_epoch(ep)
+        value = None if parts.after_epoch is None else parts.after_epoch(ep)
+        if value is not None and trainer.is_main_process():
+            journal.note("epoch", ep, value, parts.optimizers())
 
     trainer.set_train_dataloader(parts.loader)
     trainer.set_model(parts.model)
@@ -223,15 +225,17 @@ def by_hand(run: Run, folder: Path) -> None:
     framework.seed(SEED)
     parts = run.build()
     framework.seed_fit(SEED)
-    loop = _ByHand(run, framework, parts, Journal(folder, framework))
+    journal = Journal(folder, framework)
+    loop = _ByHand(run, framework, parts, journal)
     for epoch in range(1, EPOCHS + 1):
         loop.train(epoch)
         values = loop.validate(epoch)
         for scheduler in parts.schedulers():
             if scheduler is not None and not parts.by_step:
                 framework.step_scheduler(scheduler, values)
-        if parts.after_epoch is not None:
-            parts.after_epoch(epoch)
+        value = None if parts.after_epoch is None else parts.after_epoch(epoch)
+        if value is not None:
+            journal.note("epoch", epoch, value, parts.optimizers())
     _write_weights(folder, framework, parts, parts.model)
 
 
