@@ -12,8 +12,8 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +26,8 @@ from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
 from dowdyboy_core._errors import unused_parameters
 from dowdyboy_core._together import end_together, run_spawned, wait_for_spawned
+
+from . import _state
 
 # The parameters of a wrapped model call the reducer in every backward pass, whether it is still there or not: with a
 # model that is wrapped again, for another trainer, the process would crash. So it lives as long as the model does.
@@ -153,10 +155,25 @@ def align_untrained(models: Sequence[Any]) -> None:
 
     The running statistics of a BatchNorm are such parameters.
     """
-    for model in models:
-        for tensor in model.state_dict().values():
-            if tensor.stop_gradient:
-                dist.broadcast(tensor, 0)
+    for tensor in _untrained(models):
+        dist.broadcast(tensor, 0)
+
+
+@contextmanager
+def aligned(models: Sequence[Any]) -> Iterator[None]:
+    """Does so for the time of the context, and then gives each process its own again."""
+    own = [(tensor, tensor.clone()) for tensor in _untrained(models)] if dist.get_rank() else []
+    align_untrained(models)
+    try:
+        yield
+    finally:
+        for tensor, kept in own:
+            tensor.set_value(kept)
+
+
+def _untrained(models: Sequence[Any]) -> list[Any]:
+    tensors = [tensor for model in models for tensor in model.state_dict().values()]
+    return [tensor for tensor in tensors if tensor.stop_gradient and _state.has_content(tensor)]
 
 
 def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -> None:
