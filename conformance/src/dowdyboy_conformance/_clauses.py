@@ -6,7 +6,7 @@ TOPICS = {
     "A": ("API", 9),
     "F": ("fields", 9),
     "H": ("hooks", 7),
-    "L": ("loop order", 11),
+    "L": ("loop order", 12),
     "R": ("records", 7),
     "D": ("data", 10),
     "S": ("randomness", 6),

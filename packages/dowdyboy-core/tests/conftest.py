@@ -113,6 +113,9 @@ class PlainBackend(Backend):
     def set_training(self, model: Any, training: bool) -> None:
         pass
 
+    def keep_modes(self, model: Any) -> Callable[[], None]:
+        return lambda: None
+
     def named_parameters(self, model: Model | Component) -> list[tuple[str, Parameter]]:
         return [("w", model.w)] if isinstance(model, Model) else []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,11 @@ class NumpyBackend(Backend):
         if self.world_size > 1:
             _distributed.align_untrained([unwrap(model) for model in models])
 
+    def aligned(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
+        if self.world_size == 1:
+            return nullcontext()
+        return _distributed.aligned([self.unwrap_model(model) for model in models])
+
     # ---- random numbers
 
     def seed(self, seed: int) -> None:
@@ -107,6 +112,15 @@ class NumpyBackend(Backend):
         for exchange in exchanges_of([model]):
             exchange.training = training
         unwrap(model).train(training)
+
+    def keep_modes(self, model: Any) -> Callable[[], None]:
+        kept = [(module, module.training) for _, module in model.modules()]
+
+        def put_back() -> None:
+            for module, training in kept:
+                module.training = training
+
+        return put_back
 
     def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         return model.parameters().items()  # type: ignore[no-any-return]

@@ -27,7 +27,7 @@ from dowdyboy_core._together import end_together
 from ._sockets import Group
 from ._state import from_array, to_array
 from .framework.layers import BatchNorm, Module
-from .framework.tensor import Array, Parameter, is_recording, quiet
+from .framework.tensor import Array, Parameter, Tensor, is_recording, quiet
 
 _group: Group | None = None  # one job, one group: it outlives a trainer
 
@@ -163,11 +163,27 @@ def _set_mean(parameter: Parameter, gradients: list[Any]) -> None:
 def align_untrained(models: Sequence[Module]) -> None:
     """Gives every process the buffers of the first one."""
     for model in models:
-        buffers = {path: item for path, item in model.state().items() if not isinstance(item, Parameter)}
+        buffers = _buffers(model)
         if buffers:
             first = exchange("buffers", {path: to_array(item.data) for path, item in buffers.items()})[0]
             for path, item in buffers.items():
                 item.data = from_array(first[path])
+
+
+@contextmanager
+def aligned(models: Sequence[Module]) -> Iterator[None]:
+    """Does so for the time of the context, and then gives each process its own again."""
+    own = [(item, item.data) for model in models for item in _buffers(model).values()]
+    align_untrained(models)
+    try:
+        yield
+    finally:
+        for item, data in own if from_environment()[0] else ():
+            item.data = data
+
+
+def _buffers(model: Module) -> dict[str, Tensor]:
+    return {path: item for path, item in model.state().items() if not isinstance(item, Parameter)}
 
 
 def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -> None:

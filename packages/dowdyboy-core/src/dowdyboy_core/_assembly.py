@@ -180,6 +180,16 @@ class Assembly:
                     "set_models."
                 )
 
+    def keep_modes(self) -> Callable[[], None]:
+        """Gives a function that puts each module of all models and components back to the mode that it is in now."""
+        kept = [self._backend.keep_modes(item) for item in (*self.models, *self.modules_of_components().values())]
+
+        def put_back() -> None:
+            for put_one_back in kept:
+                put_one_back()
+
+        return put_back
+
     def close_loaders(self) -> None:
         """Ends the workers of epochs that were left before their end."""
         for loader in self.loaders.values():

@@ -78,6 +78,10 @@ class Backend(ABC):
         """Gives every process what the models of the first one hold untrained: running statistics, say."""
         return None
 
+    def aligned(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
+        """What a test amid training runs in: ``align_untrained`` before it, and what each process had after it."""
+        return nullcontext()
+
     # ---- random numbers
 
     @abstractmethod
@@ -129,6 +133,10 @@ class Backend(ABC):
     @abstractmethod
     def set_training(self, model: Any, training: bool) -> None:
         """Puts a model into training or evaluation mode."""
+
+    @abstractmethod
+    def keep_modes(self, model: Any) -> Callable[[], None]:
+        """Gives a function that puts each module in a model back to the mode that it is in now."""
 
     @abstractmethod
     def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:

@@ -69,6 +69,10 @@ class Share:
     rank: int = 0
     world_size: int = 1
 
+    def last(self) -> Share:
+        """The place of the process that gets no more batches than any other."""
+        return Share(self.world_size - 1, self.world_size)
+
 
 @dataclass(frozen=True)
 class BatchKey:
@@ -141,6 +145,10 @@ class EpochLoader(ABC):
         """How many batches this process gets in an epoch; None if only running it tells."""
 
     @abstractmethod
+    def everywhere(self) -> int | None:
+        """How many batches every process gets at least; None if only running it tells."""
+
+    @abstractmethod
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         """The batches of one epoch, without the first ``start`` of this process."""
 
@@ -188,6 +196,9 @@ class _MapLoader(EpochLoader):
 
     def count(self) -> int | None:
         return _share_of(self._parts.batching.count(), self._share, self._fill_up)
+
+    def everywhere(self) -> int | None:
+        return _share_of(self._parts.batching.count(), self._share.last(), self._fill_up)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         self._position = (epoch, start)
@@ -249,6 +260,9 @@ class _StreamLoader(EpochLoader):
 
     def count(self) -> int | None:
         return _share_of(self._parts.count, self._share, self._fill_up)
+
+    def everywhere(self) -> int | None:
+        return _share_of(self._parts.count, self._share.last(), self._fill_up)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         with self._streams.isolated(derive_seed(self._seed, "stream", epoch)):

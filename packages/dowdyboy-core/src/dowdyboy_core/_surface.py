@@ -18,6 +18,7 @@ from ._checkpoint import CheckpointFolder
 from ._config import TrainerConfig
 from ._errors import ConfigError
 from ._folders import make_folder
+from ._interlude import Interlude
 from ._lock import RunLock
 from ._metrics import MetricLog, as_number
 from ._optim import LossScaler, Stepper
@@ -45,6 +46,7 @@ class Surface:
         self._streams = RandomStreams(backend)
         self._streams.seed(config.seed)
         self._parts = Assembly(config, backend, self._streams)
+        self._interlude = Interlude(backend, self._parts, self._streams, config.seed)
         self._records = Records(backend)
         self._stepper = Stepper(backend, config.accumulate_steps, config.clip_grad_norm)
         self._stepper.scaler = LossScaler(enabled=self._precision == "fp16")

@@ -80,6 +80,7 @@ class Trainer(Persistence):
                 the batch it had come to.
         """
         self._check_fit(train_step, val_step, on_epoch_end)
+        self._interlude.check_fit()
         meet(self._backend.gather, self.rank, "fit")
         with self._stopping.listening(), in_step(self.world_size), self._alone():
             self._begin_fit()
@@ -87,11 +88,11 @@ class Trainer(Persistence):
                 self.print(f"nothing is left to train: {self._position.epoch} of {self.config.epoch} epochs are done")
             try:
                 for ep in range(self._position.epoch + 1, self.config.epoch + 1):
-                    self._epoch = ep
+                    self._epoch, self._interlude.phase = ep, "between"
                     self._run_epoch(ep, train_step, val_step, on_epoch_end)
                 self._metrics.settle()
             finally:
-                self._loss = None
+                self._loss = self._interlude.phase = None
                 self._parts.close_loaders()
                 self._metrics.close()
                 self._resumed = None
@@ -130,6 +131,7 @@ class Trainer(Persistence):
         batches = loader.epoch(ep, position.batch)
         self._continue_streams()
         self._stopping.begin("train")
+        self._interlude.phase = "train"
         with self._progress("train", ep, loader.count(), position.batch) as progress:
             for bat, closing in windows(batches, window, position.batch):
                 self._records.position = position.batch * self.world_size + self.rank
@@ -141,6 +143,7 @@ class Trainer(Persistence):
                 if closing:
                     self._save_within_epoch(ep, closing)
                     self._stop_if_asked(ep, self._stopping.after_batch("train"))
+        self._interlude.phase = "between"
         backend.align_untrained(self._parts.models)
 
     def _train_batch(self, train_step: Step, bat: Any, closing: int) -> Any:
@@ -175,6 +178,7 @@ class Trainer(Persistence):
         batches = loader.epoch(ep, done)
         self._continue_streams()
         self._stopping.begin("val")
+        self._interlude.phase = "val"
         with self._progress("val", ep, loader.count(), done) as progress:
             for bat_idx, bat in enumerate(batches, done):
                 self._evaluate_batch(val_step, bat, bat_idx, position.val_step, progress)
@@ -182,6 +186,7 @@ class Trainer(Persistence):
                 position.val_batch += 1
                 self._stop_if_asked(ep, self._stopping.after_batch("val"))
             self._stop_if_asked(ep, self._stopping.after_all("val"))
+        self._interlude.phase = "between"
 
     def _evaluate_batch(self, step: Step, bat: Any, bat_idx: int, global_step: int, progress: Progress) -> None:
         self._records.position = _AFTER_TRAINING + bat_idx * self.world_size + self.rank
@@ -232,38 +237,48 @@ class Trainer(Persistence):
     def test(self, test_step: Step, on_test_end: Callable[[Any], Any] | None = None) -> None:
         """Runs over the test data in evaluation mode without gradients, with records of its own.
 
+        A hook of ``fit`` may call it, and the run goes on as if it had not.
+
         Args:
             test_step: ``test_step(trainer, bat, bat_idx, global_step)``, both counting from 0 each time.
             on_test_end: ``on_test_end(trainer)``, with the records of the test at hand.
 
         Raises:
             ConfigError: a hook can't be called that way.
-            SetupError: a loader or a model is missing.
+            SetupError: a loader or a model is missing, or a test is under way already.
         """
         check_hook("test_step", test_step, _STEP_ARGUMENTS)
         if on_test_end is not None:
             check_hook("on_test_end", on_test_end, "trainer")
         self._parts.check_ready("test")
+        self._interlude.check_test(self._position.val_batch)
         meet(self._backend.gather, self.rank, "test")
-        with in_step(self.world_size):
+        if self._interlude.phase is not None:  # then fit cares for what follows from an error, if the hook lets it out
             self._test(test_step, on_test_end)
+            return
+        with in_step(self.world_size):
+            try:
+                self._test(test_step, on_test_end)
+            finally:
+                self._metrics.close()
 
     def _test(self, test_step: Step, on_test_end: Callable[[Any], Any] | None) -> None:
-        loader = self._parts.loaders["test"]
-        self._parts.set_training(False)
-        records_of_fit, self._records = self._records, Records(self._backend)
+        """Runs a test, and leaves everything as it was."""
+        loader, position = self._parts.loaders["test"], self._position
+        before = self._records, self._loss, self._bar_state
+        self._records, self._bar_state = Records(self._backend), {}
         try:
-            with self._progress("test", 0, loader.count()) as progress:
-                for bat_idx, bat in enumerate(loader.epoch(0)):
-                    self._evaluate_batch(test_step, bat, bat_idx, bat_idx, progress)
-            self._records.gather()
-            if on_test_end is not None:
-                on_test_end(self)
+            with self._interlude.undisturbed((position.epoch, position.train_step, position.val_step)):
+                self._parts.set_training(False)
+                with self._progress("test", 0, loader.count()) as progress:
+                    for bat_idx, bat in enumerate(loader.epoch(0)):
+                        self._evaluate_batch(test_step, bat, bat_idx, bat_idx, progress)
+                self._records.gather()
+                if on_test_end is not None:
+                    on_test_end(self)
         finally:
-            self._loss = None
-            self._parts.close_loaders()
-            self._records = records_of_fit
-            self._metrics.close()
+            loader.close()
+            self._records, self._loss, self._bar_state = before
 
     def backward(self, loss: Any) -> None:
         """Adds the gradients of a loss, scaled as the precision needs it; for ``auto_optimize=False``."""

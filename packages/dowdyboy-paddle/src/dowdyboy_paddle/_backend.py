@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class PaddleBackend(Backend):
 
     def __init__(self) -> None:
         self._device = "cpu"
+        self._place: Any = paddle.CPUPlace()
         self._contexts = ForwardContexts("no")
         self._exchanges = Exchanges()
 
@@ -53,7 +54,7 @@ class PaddleBackend(Backend):
         self.rank, self.local_rank, self.world_size = _distributed.from_environment()
         self._device = self._choose_device(request)
         self.asynchronous = self._device != "cpu"
-        paddle.device.set_device(self._device)
+        self._place = paddle.device.set_device(self._device)
         if self.world_size > 1:
             _distributed.join(self._device)
 
@@ -88,6 +89,9 @@ class PaddleBackend(Backend):
     def align_untrained(self, models: Sequence[Any]) -> None:
         if self.world_size > 1:
             _distributed.align_untrained([unwrap(model) for model in models])
+
+    def aligned(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
+        return _distributed.aligned(models) if self.world_size > 1 else nullcontext()
 
     def device(self) -> str:
         return self._device
@@ -146,7 +150,7 @@ class PaddleBackend(Backend):
         return isinstance(value, paddle.nn.Layer)
 
     def prepare_model(self, model: Any, *, sync_bn: bool, find_unused_parameters: bool) -> Any:
-        model = model.to(self._device)
+        model = _state.move(model, self._place)
         if self.world_size == 1:
             return model
         if sync_bn:
@@ -166,6 +170,18 @@ class PaddleBackend(Backend):
         for exchange in exchanges_of([model]):
             exchange.training = training
         unwrap(model).train() if training else unwrap(model).eval()
+
+    def keep_modes(self, model: Any) -> Callable[[], None]:
+        kept = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+
+        def put_back() -> None:
+            for layer, training in kept:
+                if layer.training != training:
+                    self.set_training(layer, training)  # a method of the user's own may do more than its name says
+            for layer, training in kept:
+                layer.training = training
+
+        return put_back
 
     def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         return model.named_parameters()  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +30,8 @@ from dowdyboy_core._replica import Replica as _Replica
 from dowdyboy_core._replica import replicate as _replicate
 from dowdyboy_core._spawning import Failure, Work, run_spawned, wait_for_spawned
 from dowdyboy_core._together import end_together
+
+from . import _state
 
 # The parameters of a model call each reducer that was made for them in every backward pass, whether it is still there or
 # not, and the process would crash. So they live as long as the model does, each with its settings and its parameters,
@@ -247,10 +249,25 @@ def align_untrained(models: Sequence[Any]) -> None:
 
     The running statistics of a BatchNorm are such parameters.
     """
-    for model in models:
-        for tensor in model.state_dict().values():
-            if tensor.stop_gradient:
-                dist.broadcast(tensor, 0)
+    for tensor in _untrained(models):
+        dist.broadcast(tensor, 0)
+
+
+@contextmanager
+def aligned(models: Sequence[Any]) -> Iterator[None]:
+    """Does so for the time of the context, and then gives each process its own again."""
+    own = [(tensor, tensor.clone()) for tensor in _untrained(models)] if dist.get_rank() else []
+    align_untrained(models)
+    try:
+        yield
+    finally:
+        for tensor, kept in own:
+            tensor.set_value(kept)
+
+
+def _untrained(models: Sequence[Any]) -> list[Any]:
+    tensors = [tensor for model in models for tensor in model.state_dict().values()]
+    return [tensor for tensor in tensors if tensor.stop_gradient and _state.has_content(tensor)]
 
 
 def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ import numpy as np
 import paddle
 from paddle.optimizer.lr import CosineAnnealingWarmRestarts
 
-from dowdyboy_core import CheckpointError
+from dowdyboy_core import CheckpointError, ConfigError
 from dowdyboy_core._state import Array, check_entries, check_groups
 
 _NAMES = {
@@ -26,12 +27,53 @@ _TYPES = {
 }  # fmt: skip
 
 
+def has_content(tensor: paddle.Tensor) -> bool:
+    """Whether a tensor has been given elements, or has none to be given."""
+    return bool(tensor._is_initialized()) or math.prod(tensor.shape) == 0
+
+
+def move(model: paddle.nn.Layer, place: Any) -> paddle.nn.Layer:
+    """A layer at a place; as it is if it is there.
+
+    What has no content yet stays as it is: a recurrent layer holds such a buffer, which its kernel fills where it runs.
+    ``Layer.to`` would raise.
+
+    Raises:
+        ConfigError: parameters have no content; the message names them.
+    """
+    empty = [path for path, item in model.named_parameters() if not has_content(item)]
+    if empty:
+        raise ConfigError(
+            f"The parameters {empty[:5]} ({len(empty)} in all) were never initialized. Call initialize() of each of "
+            "them, or make the model outside of LazyGuard."
+        )
+    tensors = [*model.parameters(), *model.buffers()]
+    if tensors and all(item.place == place or not has_content(item) for item in tensors):
+        return model
+    layers = model.sublayers(include_self=True)
+    unfilled = [
+        (layer._buffers, name, item)
+        for layer in layers
+        for name, item in layer._buffers.items()
+        if item is not None and not has_content(item)
+    ]
+    for buffers, name, _ in unfilled:
+        buffers[name] = None
+    try:
+        return model.to(place)
+    finally:
+        for buffers, name, item in unfilled:
+            buffers[name] = item
+
+
 def to_array(tensor: paddle.Tensor, what: str = "tensor") -> Array:
     """A copy of a tensor as plain data.
 
     Raises:
-        CheckpointError: a sparse tensor, or a type that safetensors doesn't know.
+        CheckpointError: a sparse tensor, a type that safetensors doesn't know, or one without content.
     """
+    if not has_content(tensor):
+        raise CheckpointError(f"{what} was never initialized, and so it can't be stored. Give it a value first.")
     if tensor.dtype not in _NAMES or not tensor.is_dense():
         raise CheckpointError(f"{what} is a tensor of type {tensor.dtype}, which can't be stored. Convert it first.")
     copied = np.ascontiguousarray(tensor.numpy())  # numpy() has made a copy

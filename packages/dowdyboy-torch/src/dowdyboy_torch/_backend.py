@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,9 @@ class TorchBackend(Backend):
         if self.world_size > 1:
             _distributed.align_untrained([unwrap(model) for model in models])
 
+    def aligned(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
+        return _distributed.aligned(models) if self.world_size > 1 else nullcontext()
+
     def device(self) -> torch.device:
         return self._device
 
@@ -162,6 +165,18 @@ class TorchBackend(Backend):
         for exchange in exchanges_of([model]):
             exchange.training = training
         unwrap(model).train(training)
+
+    def keep_modes(self, model: Any) -> Callable[[], None]:
+        kept = [(module, module.training) for module in model.modules()]
+
+        def put_back() -> None:
+            for module, training in kept:
+                if module.training != training:
+                    module.train(training)  # a method of the user's own may do more than to set what it is named after
+            for module, training in kept:
+                module.training = training
+
+        return put_back
 
     def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         return model.named_parameters()  # type: ignore[no-any-return]

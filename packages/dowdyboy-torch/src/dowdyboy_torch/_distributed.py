@@ -217,6 +217,18 @@ def align_untrained(models: Sequence[Any]) -> None:
                 dist.broadcast(buffer, 0)
 
 
+@contextmanager
+def aligned(models: Sequence[Any]) -> Iterator[None]:
+    """Gives every process the buffers of the first one for the time of the context, and then its own again."""
+    own = [(buffer, buffer.clone()) for model in models for buffer in model.buffers()] if dist.get_rank() else []
+    align_untrained(models)
+    try:
+        yield
+    finally:
+        for buffer, kept in own:
+            buffer.copy_(kept)
+
+
 def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -> None:
     """Runs ``function(*args)`` in ``nprocs`` processes on this machine, as torchrun would start them.
 
