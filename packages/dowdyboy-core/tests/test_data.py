@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dowdyboy_core._data import EpochLoader, MapParts, Share, StreamParts, _share_of, deal, open_loader
 from dowdyboy_core._order import FixedSizeBatches, SequentialOrder, ShuffledOrder, SingleIndices
 from dowdyboy_core._rng import RandomStreams
+from dowdyboy_core._workers import Workers
 from dowdyboy_core.rand import derive_seed
 
 
@@ -54,17 +55,11 @@ class Counting:
 def parts_of(dataset: Any, *, batch_size: int = 3, shuffled: bool = False, **changes: Any) -> MapParts:
     order = ShuffledOrder(len(dataset)) if shuffled else SequentialOrder(len(dataset))
 
-    def no_workers(*args: Any) -> Any:
-        raise AssertionError("no workers were asked for")
-
     settings: dict[str, Any] = {
         "dataset": dataset,
         "batching": FixedSizeBatches(order, batch_size, drop_last=False),
         "collate": list,
         "batched": True,
-        "workers": 0,
-        "with_workers": no_workers,
-        "end_workers": no_workers,
         **changes,
     }
     return MapParts(**settings)
@@ -264,23 +259,37 @@ def test_a_batch_of_a_stream_may_be_anything() -> None:
 class WithWorkers:
     """A native loader that has workers, which run here."""
 
-    def __init__(self, dataset: Any, sampler: Any, read: Callable[[Any], Any]) -> None:
-        self.dataset, self.sampler, self.read = dataset, sampler, read
+    def __init__(
+        self, dataset: Any, sampler: Any, read: Callable[[Any], Any], begin: Callable[[int], None] | None = None
+    ) -> None:
+        self.dataset, self.sampler, self.read, self.begin = dataset, sampler, read, begin
         self.ended: list[Any] = []
 
     def __iter__(self) -> Iterator[Any]:
         return iter([self.read([self.dataset[key] for key in keys]) for keys in self.sampler])
 
 
+class Here(Workers):
+    """Two workers that are none."""
+
+    count = 2
+
+    def __init__(self, made: list[WithWorkers]) -> None:
+        self.made = made
+
+    def build(self, *given: Any) -> WithWorkers:
+        self.made.append(WithWorkers(*given))
+        return self.made[-1]
+
+    def end(self, batches: Iterator[Any]) -> None:
+        self.made[-1].ended.append(next(batches))  # the one that would have come next
+
+    def processes(self, batches: Any) -> list[Any]:
+        return []
+
+
 def with_workers(made: list[WithWorkers]) -> dict[str, Any]:
-    def make(*given: Any) -> WithWorkers:
-        made.append(WithWorkers(*given))
-        return made[-1]
-
-    def end(batches: Iterator[Any]) -> None:
-        made[-1].ended.append(next(batches))  # the one that would have come next
-
-    return {"workers": 2, "with_workers": make, "end_workers": end}
+    return {"workers": Here(made)}
 
 
 def test_a_loader_with_workers_is_made_once_and_reads_the_batches_of_each_epoch() -> None:

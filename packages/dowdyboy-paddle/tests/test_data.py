@@ -303,7 +303,7 @@ def test_workers_of_an_epoch_that_was_left_end_and_others_read_the_next(kind: ty
     assert not any(worker.is_alive() for worker in workers)
     assert without_time(list(source.epoch(2))) == without_time(list(load().epoch(2)))
     source.close()
-    assert len(started()) == (2 if persistent and kind is Augmented else 0), "those of a stream can't persist"
+    assert len(started()) == (2 if persistent else 0)
     half = source.epoch(3)
     next(half)
     source.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dowdyboy_core._data import MapParts, StreamParts
@@ -16,25 +16,26 @@ from dowdyboy_core._order import (
     ShuffledOrder,
     SingleIndices,
 )
-from dowdyboy_core._stopping import WorkerInit
+from dowdyboy_core._streams import StreamSource
+from dowdyboy_core._workers import Workers
 
-from .framework.data import DataLoader, IterableDataset
+from .framework.data import DataLoader, IterableDataset, WorkerInfo, get_worker_info, set_worker_info
 
 
 def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None:
     """Takes a loader apart; None if ``loader`` is none of the framework's."""
     if not isinstance(loader, DataLoader):
         return None
+    workers = _Workers(loader) if loader.num_workers else None
     if isinstance(loader.dataset, IterableDataset):
-        return StreamParts(loader.__iter__, None)
+        source = StreamSource(loader.dataset, loader.collate_fn, loader.batch_size, loader.drop_last)
+        return StreamParts(source, None, workers=workers)
     return MapParts(
         dataset=loader.dataset,
         batching=_batching(loader, isolate),
         collate=loader.collate_fn,
         batched=loader.batch_sampler is not None or loader.batch_size is not None,
-        workers=loader.num_workers,
-        with_workers=_like(loader),
-        end_workers=Generator.close,
+        workers=workers,
     )
 
 
@@ -52,16 +53,37 @@ def _reseed(sampler: Any, seed: int) -> None:
     """Nothing to do: the framework has no generators but the global one, which the core seeds."""
 
 
-def _like(loader: DataLoader) -> Callable[[Any, Any, Callable[[Any], Any]], Iterable[Any]]:
-    """Makes loaders with as many workers as another one has."""
+class _Workers(Workers):
+    """Those of a loader with the settings of another one."""
 
-    def make(dataset: Any, batch_sampler: Any, collate: Callable[[Any], Any]) -> DataLoader:
+    def __init__(self, loader: DataLoader) -> None:
+        self.count = loader.num_workers
+        self.timeout = loader.timeout
+        self.init = loader.worker_init
+
+    def build(
+        self, dataset: Any, batch_sampler: Any, collate: Callable[[Any], Any], begin: Callable[[int], None]
+    ) -> DataLoader:
         return DataLoader(
             dataset,
             batch_sampler=batch_sampler,
             collate_fn=collate,
-            num_workers=loader.num_workers,
-            worker_init=WorkerInit(loader.worker_init),
+            num_workers=self.count,
+            timeout=self.timeout,
+            worker_init=begin,
         )
 
-    return make
+    def end(self, batches: Any) -> None:
+        batches.close()
+
+    def processes(self, batches: Any) -> Sequence[Any]:
+        return batches.workers  # type: ignore[no-any-return]
+
+    def awaited(self, batches: Any) -> int | None:
+        return batches.turns[0] if batches.turns else None
+
+    @classmethod
+    def tell(cls, dataset: Any) -> None:
+        info = get_worker_info()
+        if info is not None:
+            set_worker_info(WorkerInfo(info.id, info.num_workers, dataset))

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
+from . import log
 from ._backend import Backend
 from ._config import TrainerConfig
 from ._data import EpochLoader, Share, StreamParts, open_loader
@@ -22,6 +23,7 @@ class Assembly:
         self._config = config
         self._backend = backend
         self._streams = streams
+        self.warn: Callable[[str], None] = log.warn
         self.loaders: dict[str, EpochLoader] = {}
         self.models: list[Any] = []
         self.trained: dict[str, Any] = {}  # in several processes: what they have agreed to train, by number and path
@@ -36,7 +38,12 @@ class Assembly:
             parts = _as_stream(role, loader)
         share = Share(self._backend.rank, self._backend.world_size)
         seed = derive_seed(self._config.seed, role)
-        self.loaders[role] = open_loader(parts, self._streams, seed, share, fill_up=role == "train")
+        self.loaders[role] = open_loader(
+            parts, self._streams, seed, share, fill_up=role == "train", role=role, warn=self._warn
+        )
+
+    def _warn(self, text: str) -> None:
+        self.warn(text)
 
     def set_models(self, models: Any) -> None:
         """Takes the models, prepared for the device and the processes."""

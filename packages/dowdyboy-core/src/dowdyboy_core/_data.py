@@ -7,15 +7,18 @@ W takes the batches r, r+W, …
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from . import log
 from ._order import Batching
+from ._pool import WorkerPool
 from ._rng import RandomStreams
+from ._streams import StreamPool, StreamSource
+from ._workers import KeyDataset, Reader, Workers, forks_apart
 from .rand import derive_seed, numbered_seeds
 
 
@@ -28,9 +31,7 @@ class MapParts:
         batching: the batches of indices.
         collate: makes a batch of a list of samples (or of one item, where the data comes batched).
         batched: whether the batching gives lists of indices.
-        workers: how many processes read.
-        with_workers: builds a native loader with those processes from a dataset, batch sampler and collate function.
-        end_workers: ends the workers of an iterator of that loader that was not read to its end.
+        workers: the processes that read; None where this one does.
         read_at_once: makes a batch of a list of indices faster than ``dataset`` and ``collate`` do, and without drawing
             random numbers, which saves the seeding of every batch; None where there is no such way.
     """
@@ -39,9 +40,7 @@ class MapParts:
     batching: Batching
     collate: Callable[[Any], Any]
     batched: bool
-    workers: int
-    with_workers: Callable[[Any, Any, Callable[[Any], Any]], Iterable[Any]]
-    end_workers: Callable[[Any], None]
+    workers: Workers | None = None
     read_at_once: Callable[[Sequence[int]], Any] | None = None
 
 
@@ -50,16 +49,18 @@ class StreamParts:
     """Data that comes as a stream of batches, with or without a length.
 
     Attributes:
-        batches: starts the stream of batches of an epoch.
+        batches: starts the stream of batches of an epoch; with ``workers`` a :class:`StreamSource`.
         count: how many there are, None if only running it tells.
         lazy: whether random numbers may be drawn while it runs, in this process.
-        end_workers: ends the workers of a stream that was not read to its end; None where there are none.
+        end_workers: ends the workers of a native stream that was not read to its end; None where there are none.
+        workers: the processes that read ``batches``, each for itself; None where this one does.
     """
 
     batches: Callable[[], Iterator[Any]]
     count: int | None
     lazy: bool = True
     end_workers: Callable[[Any], None] | None = None
+    workers: Workers | None = None
 
 
 @dataclass(frozen=True)
@@ -82,20 +83,7 @@ class BatchKey:
     indices: Any
 
 
-class KeyDataset:
-    """Stands in for the dataset in a native loader: gives back the key, since ``ReadBatch`` does the reading."""
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, key: BatchKey) -> BatchKey:
-        return key
-
-
-class ReadBatch:
+class ReadBatch(Reader):
     """Reads and collates one batch with every random stream seeded for it.
 
     It stands in for the collate function of a native loader, so that reading and collating run in one place
@@ -104,21 +92,23 @@ class ReadBatch:
     """
 
     def __init__(self, parts: MapParts, streams: RandomStreams) -> None:
-        self._dataset = parts.dataset
+        super().__init__(parts.dataset, parts.workers)
         self._collate = parts.collate
         self._batched = parts.batched
         self._at_once = parts.read_at_once
         self._streams = streams
-        self._home = os.getpid()
 
-    def __call__(self, keys: list[BatchKey]) -> Any:
-        """Gives the batch of the one key in ``keys``."""
-        (key,) = keys
+    def read(self, key: BatchKey) -> Any:
+        """Reads a batch in a worker, which has nothing to put back."""
         if self._at_once is not None:
             return self._at_once(key.indices)
-        if os.getpid() != self._home:
-            self._streams.seed(key.seed)  # a worker has nothing to put back
-            return self._read(key.indices)
+        self._streams.seed(key.seed)
+        return self._read(key.indices)
+
+    def read_here(self, key: BatchKey) -> Any:
+        """Reads a batch and puts the random streams back."""
+        if self._at_once is not None:
+            return self._at_once(key.indices)
         put_back = self._streams.set_aside(key.seed)
         try:
             return self._read(key.indices)
@@ -127,18 +117,14 @@ class ReadBatch:
 
     def _read(self, indices: Any) -> Any:
         if not self._batched:
-            return self._collate(self._dataset[indices])
-        if getattr(self._dataset, "__getitems__", None) is not None:
-            return self._collate(self._dataset.__getitems__(indices))
-        return self._collate([self._dataset[index] for index in indices])
+            return self._collate(self.dataset[indices])
+        if getattr(self.dataset, "__getitems__", None) is not None:
+            return self._collate(self.dataset.__getitems__(indices))
+        return self._collate([self.dataset[index] for index in indices])
 
 
 class EpochLoader(ABC):
     """The batches of this process, epoch by epoch."""
-
-    def __init__(self, end_workers: Callable[[Any], None] | None) -> None:
-        self._end_workers = end_workers
-        self._unread: Iterator[Any] | None = None  # what workers read, as long as it isn't at its end
 
     @abstractmethod
     def count(self) -> int | None:
@@ -152,20 +138,20 @@ class EpochLoader(ABC):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         """The batches of one epoch, without the first ``start`` of this process."""
 
+    @abstractmethod
     def close(self) -> None:
         """Ends the workers of an epoch that was left before its end; they might go on for as long as the process."""
-        unread, self._unread = self._unread, None
-        if unread is not None and self._end_workers is not None:
-            self._end_workers(unread)
-
-    def _to_the_end(self, batches: Iterator[Any]) -> Iterator[Any]:
-        yield from batches
-        if self._unread is batches:
-            self._unread = None
 
 
 def open_loader(
-    parts: MapParts | StreamParts, streams: RandomStreams, seed: int, share: Share, *, fill_up: bool
+    parts: MapParts | StreamParts,
+    streams: RandomStreams,
+    seed: int,
+    share: Share,
+    *,
+    fill_up: bool,
+    role: str = "train",
+    warn: Callable[[str], None] = log.warn,
 ) -> EpochLoader:
     """Gives the loader of this process for what a backend took a native loader apart into.
 
@@ -176,23 +162,32 @@ def open_loader(
         share: which part of the batches is this process's.
         fill_up: complete the last round from the start of the epoch, so that all processes get equally many
             (for training); otherwise nothing is repeated (for evaluation).
+        role: what the loader is for, as messages about its workers call it.
+        warn: tells the user something.
     """
     if isinstance(parts, MapParts):
-        return _MapLoader(parts, streams, seed, share, fill_up)
-    return _StreamLoader(parts, streams, seed, share, fill_up)
+        loader = _MapLoader(parts, streams, seed, share, fill_up)
+        if parts.workers is not None:
+            size = len(parts.dataset) if hasattr(parts.dataset, "__len__") else 0
+            given = KeyDataset(size), _KeySampler(loader), loader.reader
+            loader.pool = WorkerPool(parts.workers, *given, streams, seed, role, warn)
+        return loader
+    pool = None
+    if parts.workers is not None and isinstance(parts.batches, StreamSource):
+        pool = StreamPool(parts.batches, parts.workers, streams, seed, role, warn)
+    return _StreamLoader(parts, streams, seed, share, fill_up, pool)
 
 
 class _MapLoader(EpochLoader):
+    pool: WorkerPool | None = None
+
     def __init__(self, parts: MapParts, streams: RandomStreams, seed: int, share: Share, fill_up: bool) -> None:
-        super().__init__(parts.end_workers)
         self._parts = parts
-        self._streams = streams
         self._seed = seed
         self._share = share
         self._fill_up = fill_up
-        self._read = ReadBatch(parts, streams)
+        self.reader = ReadBatch(parts, streams)
         self._position = (1, 0)
-        self._native: Iterable[Any] | None = None
 
     def count(self) -> int | None:
         return _share_of(self._parts.batching.count(), self._share, self._fill_up)
@@ -202,24 +197,17 @@ class _MapLoader(EpochLoader):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         self._position = (epoch, start)
-        if not self._parts.workers:
-            at_once = self._parts.read_at_once
-            if at_once is not None:
-                return (at_once(indices) for _, indices in self._numbered())
-            return map(self._read, self._keys())
-        if self._native is None:  # kept, so that persistent workers persist
-            size = len(self._parts.dataset) if hasattr(self._parts.dataset, "__len__") else 0
-            self._native = self._parts.with_workers(KeyDataset(size), _KeySampler(self), self._read)
-        # Starting workers draws a seed of theirs from a global stream; the run's own must not notice.
-        with self._streams.isolated(derive_seed(self._seed, "workers", epoch)):
-            self._unread = iter(self._native)
-        return self._to_the_end(self._unread)
+        if self.pool is not None:
+            return self.pool.batches(epoch)
+        at_once = self._parts.read_at_once
+        if at_once is not None:
+            return (at_once(indices) for _, indices in self._numbered())
+        return map(self.reader, self._keys())
 
     def close(self) -> None:
-        """Lets go of the native loader, too, if its workers were ended."""
-        if self._unread is not None:
-            self._native = None
-        super().close()
+        """Ends the workers, if they have not come to the end."""
+        if self.pool is not None:
+            self.pool.close()
 
     def _numbered(self) -> Iterator[tuple[int, Any]]:
         """The batches of this process, as indices, each with its number among all."""
@@ -250,13 +238,22 @@ class _KeySampler:
 
 
 class _StreamLoader(EpochLoader):
-    def __init__(self, parts: StreamParts, streams: RandomStreams, seed: int, share: Share, fill_up: bool) -> None:
-        super().__init__(parts.end_workers)
+    def __init__(
+        self,
+        parts: StreamParts,
+        streams: RandomStreams,
+        seed: int,
+        share: Share,
+        fill_up: bool,
+        pool: StreamPool | None,
+    ) -> None:
         self._parts = parts
         self._streams = streams
         self._seed = seed
         self._share = share
         self._fill_up = fill_up
+        self._pool = pool
+        self._unread: Iterator[Any] | None = None  # what workers of the native loader's own read, until its end
 
     def count(self) -> int | None:
         return _share_of(self._parts.count, self._share, self._fill_up)
@@ -265,21 +262,36 @@ class _StreamLoader(EpochLoader):
         return _share_of(self._parts.count, self._share.last(), self._fill_up)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        with self._streams.isolated(derive_seed(self._seed, "stream", epoch)):
+        return islice(deal(self._batches(epoch), self._share, self._fill_up), start, None)
+
+    def _batches(self, epoch: int) -> Iterator[Any]:
+        if self._pool is not None:
+            return self._pool.batches(epoch)
+        with self._streams.isolated(derive_seed(self._seed, "stream", epoch)), forks_apart():
             batches = self._parts.batches()
         if self._parts.end_workers is not None:
             self._unread = batches
             batches = self._to_the_end(batches)
-        if self._parts.lazy:
-            batches = self._own_stream(batches, epoch)
-        return islice(deal(batches, self._share, self._fill_up), start, None)
+        return self._own_stream(batches, epoch) if self._parts.lazy else batches
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+        unread, self._unread = self._unread, None
+        if unread is not None and self._parts.end_workers is not None:
+            self._parts.end_workers(unread)
+
+    def _to_the_end(self, batches: Iterator[Any]) -> Iterator[Any]:
+        yield from batches
+        if self._unread is batches:
+            self._unread = None
 
     def _own_stream(self, batches: Iterator[Any], epoch: int) -> Iterator[Any]:
         """Runs the stream with random numbers that are a function of (seed, epoch, batch), like any other data."""
         done = object()
         number, seed_of = 0, numbered_seeds(self._seed, "batch", epoch)
         while True:
-            with self._streams.isolated(seed_of(number)):
+            with self._streams.isolated(seed_of(number)), forks_apart():  # it may start workers of its own
                 batch = next(batches, done)
             if batch is done:
                 return

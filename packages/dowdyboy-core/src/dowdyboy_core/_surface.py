@@ -47,6 +47,7 @@ class Surface:
         self._streams.seed(config.seed)
         self._parts = Assembly(config, backend, self._streams)
         self._interlude = Interlude(backend, self._parts, self._streams, config.seed)
+        self._parts.warn = self._warn_of_workers
         self._records = Records(backend)
         self._stepper = Stepper(backend, config.accumulate_steps, config.clip_grad_norm)
         self._stepper.scaler = LossScaler(enabled=self._precision == "fp16")
@@ -236,6 +237,10 @@ class Surface:
     def _warn(self, text: str) -> None:
         if self.is_main_process():
             self._run_log.write(text, logging.WARNING)
+
+    def _warn_of_workers(self, text: str) -> None:
+        """Tells of the workers of this process, whichever it is: nobody else knows of them."""
+        log_module.warn(text) if self.rank else self._warn(text)
 
     def _describe_state(self) -> str:
         """What the progress display says: the loss, then what set_bar_state gave."""

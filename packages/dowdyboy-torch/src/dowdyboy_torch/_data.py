@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.utils.data import (
     DataLoader,
     DistributedSampler,
     IterableDataset,
+    IterDataPipe,
     RandomSampler,
     SequentialSampler,
     TensorDataset,
@@ -33,7 +33,9 @@ from dowdyboy_core._order import (
     SingleIndices,
     WeightedOrder,
 )
-from dowdyboy_core._stopping import WorkerInit
+from dowdyboy_core._streams import StreamSource
+
+from ._workers import TorchWorkers
 
 
 def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None:
@@ -47,9 +49,7 @@ def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None
         batching=_batching(loader, isolate),
         collate=loader.collate_fn,
         batched=loader.batch_sampler is not None,
-        workers=loader.num_workers,
-        with_workers=_Workers(loader),
-        end_workers=_end_workers,
+        workers=TorchWorkers(loader) if loader.num_workers else None,
         read_at_once=_read_at_once(loader),
     )
 
@@ -59,12 +59,18 @@ def _read_at_once(loader: DataLoader[Any]) -> Callable[[Sequence[int]], Any] | N
     data: Any = loader.dataset
     if type(data) is not TensorDataset or loader.batch_sampler is None or loader.collate_fn is not default_collate:
         return None
+    return _Rows(data.tensors)
 
-    def read(indices: Sequence[int]) -> list[torch.Tensor]:
+
+class _Rows:
+    """Reads the rows of tensors."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._tensors = tensors
+
+    def __call__(self, indices: Sequence[int]) -> list[torch.Tensor]:
         chosen = torch.tensor(indices, dtype=torch.int64)
-        return [tensor[chosen] for tensor in data.tensors]
-
-    return read
+        return [tensor[chosen] for tensor in self._tensors]
 
 
 def _batching(loader: DataLoader[Any], isolate: Isolate) -> Batching:
@@ -99,49 +105,18 @@ def _reseed(sampler: Any, seed: int) -> None:
             generator.manual_seed(seed)
 
 
-class _Workers:
-    """Builds a DataLoader with the settings of another one, and its workers."""
-
-    def __init__(self, loader: DataLoader[Any]) -> None:
-        self._settings: dict[str, Any] = {
-            "num_workers": loader.num_workers,
-            "pin_memory": loader.pin_memory,
-            "timeout": loader.timeout,
-            "worker_init_fn": WorkerInit(loader.worker_init_fn),
-            "multiprocessing_context": loader.multiprocessing_context,
-            "prefetch_factor": loader.prefetch_factor,
-            "persistent_workers": loader.persistent_workers,
-        }
-
-    def __call__(self, dataset: Any, batch_sampler: Any, collate: Any) -> DataLoader[Any]:
-        return DataLoader(dataset, batch_sampler=batch_sampler, collate_fn=collate, **self._settings)
-
-
-def _end_workers(batches: Any) -> None:
-    batches._shutdown_workers()
-
-
 def _end_stream(loader: DataLoader[Any], batches: Any) -> None:
     loader._iterator = None  # where persistent workers are kept
-    _end_workers(batches)
+    batches._shutdown_workers()
 
 
 def _stream_parts(loader: DataLoader[Any]) -> StreamParts:
     count = len(loader) if hasattr(loader.dataset, "__len__") else None
-    if loader.num_workers:
+    if loader.num_workers and isinstance(loader.dataset, IterDataPipe):
+        # Pipes are dealt out over the workers by PyTorch's own loader, which seeds them alike, too.
         return StreamParts(lambda: iter(loader), count, lazy=False, end_workers=partial(_end_stream, loader))
-    return StreamParts(lambda: _stream(loader), count)
-
-
-def _stream(loader: DataLoader[Any]) -> Iterator[Any]:
-    samples = iter(loader.dataset)
-    if loader.batch_size is None:
-        yield from map(loader.collate_fn, samples)
-        return
-    while batch := list(islice(samples, loader.batch_size)):
-        if len(batch) < loader.batch_size and loader.drop_last:
-            return
-        yield loader.collate_fn(batch)
+    source = StreamSource(loader.dataset, loader.collate_fn, loader.batch_size, loader.drop_last)
+    return StreamParts(source, count, workers=TorchWorkers(loader) if loader.num_workers else None)
 
 
 class Mover:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any
@@ -31,6 +32,35 @@ class IterableDataset:
     """Data without indices; a subclass has ``__iter__``."""
 
 
+@dataclass(frozen=True)
+class WorkerInfo:
+    """What a worker knows of itself.
+
+    Attributes:
+        id: its number.
+        num_workers: how many there are.
+        dataset: what it reads.
+    """
+
+    id: int
+    num_workers: int
+    dataset: Any
+
+
+_worker_info: WorkerInfo | None = None
+
+
+def get_worker_info() -> WorkerInfo | None:
+    """What this process knows of itself, if it is a worker."""
+    return _worker_info
+
+
+def set_worker_info(info: WorkerInfo) -> None:
+    """Tells a worker about itself."""
+    global _worker_info
+    _worker_info = info
+
+
 class DataLoader:
     """The batches of a dataset.
 
@@ -39,10 +69,10 @@ class DataLoader:
         batch_size: samples in a batch; None where an item of the dataset is a batch already.
         shuffle: whether the order is another in each epoch.
         batch_sampler: gives the lists of indices instead of ``batch_size`` and ``shuffle``.
-        num_workers: how many processes read; a stream is read in this one all the same, since nobody but its author
-            knows how to divide it.
+        num_workers: how many processes read what ``batch_sampler`` yields.
         drop_last: leave out a last batch that is not full.
         collate_fn: makes a batch of a list of samples (or of one item, without a batch size).
+        timeout: seconds after which a wait for a batch is an error; 0 for never.
         worker_init: what a worker begins with; gets its number.
     """
 
@@ -56,7 +86,8 @@ class DataLoader:
         num_workers: int = 0,
         drop_last: bool = False,
         collate_fn: Callable[[Any], Any] | None = None,
-        worker_init: Callable[[int], None] = lambda number: None,
+        timeout: float = 0,
+        worker_init: Callable[[int], Any] | None = None,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
@@ -65,84 +96,90 @@ class DataLoader:
         self.num_workers = num_workers
         self.drop_last = drop_last
         self.collate_fn = collate_fn or (as_tensors if batch_size is None else collate)
+        self.timeout = timeout
         self.worker_init = worker_init
 
     def __iter__(self) -> Iterator[Any]:
-        """Reads the batches of a stream, or those of ``batch_sampler``."""
+        """Reads the batches of ``batch_sampler``."""
         if isinstance(self.dataset, IterableDataset):
-            return self._stream()
+            raise TypeError("A loader of a stream is for a trainer, too.")
         if self.batch_sampler is None:
             raise TypeError("A loader without batch_sampler is for a trainer, which knows the order of an epoch.")
         if self.num_workers:
-            return self._by_workers(iter(self.batch_sampler))
+            return _Reading(self)
         return map(self._read, self.batch_sampler)
 
     def _read(self, indices: Iterable[Any]) -> Any:
         return self.collate_fn([self.dataset[index] for index in indices])
 
-    def _stream(self) -> Iterator[Any]:
-        samples = iter(self.dataset)
-        if self.batch_size is None:
-            yield from map(self.collate_fn, samples)
-            return
-        while batch := list(islice(samples, self.batch_size)):
-            if len(batch) == self.batch_size or not self.drop_last:
-                yield self.collate_fn(batch)
 
-    def _by_workers(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Each worker reads one batch ahead; whose turn it is to deliver goes round, so that the order stays."""
-        pipes = self._start_workers()
-        try:
-            turns: deque[Connection] = deque()
-            for pipe, indices in zip(pipes, batches, strict=False):
-                pipe.send(indices)
-                turns.append(pipe)
-            while turns:
-                pipe = turns.popleft()
-                batch = _receive(pipe)
-                for indices in islice(batches, 1):
-                    pipe.send(indices)
-                    turns.append(pipe)
-                yield batch
-        finally:
-            for pipe in pipes:
-                pipe.close()  # which ends the worker
+class _Reading:
+    """The batches that workers read: each one batch ahead, in turn, so that the order stays."""
 
-    def _start_workers(self) -> list[Connection]:
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+        self._batches: Iterator[Any] = iter(loader.batch_sampler or ())
+        self.workers: list[Any] = []
+        self.turns: deque[int] = deque()
+        self._pipes: list[Connection] = []
         # Forked, so that datasets and functions of any kind get there as they are.
         context = multiprocessing.get_context("fork")
-        pipes: list[Connection] = []
-        for number in range(self.num_workers):
+        for number in range(loader.num_workers):
             ours, theirs = context.Pipe()
-            pipes.append(ours)
-            context.Process(target=self._work, args=(number, theirs, list(pipes)), daemon=True).start()
+            self._pipes.append(ours)
+            worker = context.Process(target=_work, args=(loader, number, theirs, list(self._pipes)), daemon=True)
+            worker.start()
+            self.workers.append(worker)
             theirs.close()
-        return pipes
+            self._ask(number)
 
-    def _work(self, number: int, pipe: Connection, of_parent: list[Connection]) -> None:
-        """What a worker does until its pipe is closed, or the process at its other end is no more."""
-        for other in of_parent:  # or it would keep them open itself
-            other.close()
-        self.worker_init(number)
-        while True:
-            try:
-                indices = pipe.recv()
-            except EOFError:
-                return
-            try:
-                pipe.send((self._read(indices), None))
-            except Exception as error:
-                pipe.send((None, error))
+    def _ask(self, number: int) -> None:
+        for indices in islice(self._batches, 1):
+            self._pipes[number].send(indices)
+            self.turns.append(number)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if not self.turns:
+            self.close()
+            raise StopIteration
+        number = self.turns[0]
+        if self._loader.timeout and not self._pipes[number].poll(self._loader.timeout):
+            raise RuntimeError(f"Worker {number} of the loader has not answered for {self._loader.timeout} seconds.")
+        try:
+            batch, error = self._pipes[number].recv()
+        except EOFError:
+            raise RuntimeError("A worker of the loader has ended. What it printed says why.") from None
+        self.turns.popleft()
+        if error is not None:
+            raise error
+        self._ask(number)
+        return batch
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for pipe in self._pipes:
+            pipe.close()
 
 
-def _receive(pipe: Connection) -> Any:
-    try:
-        batch, error = pipe.recv()
-    except EOFError:
-        raise RuntimeError("A worker of the loader has ended. What it printed says why.") from None
-    if error is not None:
-        raise error
-    return batch
+def _work(loader: DataLoader, number: int, pipe: Connection, of_parent: list[Connection]) -> None:
+    """What a worker does until its pipe is closed, or the process at its other end is no more."""
+    for other in of_parent:  # or it would keep them open itself
+        other.close()
+    set_worker_info(WorkerInfo(number, loader.num_workers, loader.dataset))
+    if loader.worker_init is not None:
+        loader.worker_init(number)
+    while True:
+        try:
+            indices = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send((loader._read(indices), None))
+        except Exception as error:
+            pipe.send((None, error))
 
 
 def collate(samples: list[Any]) -> Any:
