@@ -11,9 +11,10 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
+from ._dealt import tell_epoch
 from ._order import Batching
 from ._rng import RandomStreams
 from .rand import derive_seed, numbered_seeds
@@ -54,28 +55,44 @@ class StreamParts:
         count: how many there are, None if only running it tells.
         lazy: whether random numbers may be drawn while it runs, in this process.
         end_workers: ends the workers of a stream that was not read to its end; None where there are none.
+        samplers: the samplers of the user's own that run with it.
+        streams: the data that it comes from, where that has no indices.
     """
 
     batches: Callable[[], Iterator[Any]]
     count: int | None
     lazy: bool = True
     end_workers: Callable[[Any], None] | None = None
+    samplers: Sequence[Any] = ()
+    streams: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
 class Share:
-    """The place of this process among all of them."""
+    """The place of this process among all of them.
+
+    Attributes:
+        rank: its number.
+        world_size: how many there are.
+        dealt: whether what it reads is its share already.
+    """
 
     rank: int = 0
     world_size: int = 1
+    dealt: bool = False
+
+    def number(self, place: int) -> int:
+        """The number in the global sequence of what this process reads at a place."""
+        return place * self.world_size + self.rank if self.dealt else place
 
 
 @dataclass(frozen=True)
 class BatchKey:
-    """What one batch is made of: its indices, and the seed of whatever is drawn while it is read."""
+    """What one batch is made of: its indices, the seed of whatever is drawn while it is read, and its epoch."""
 
     seed: int
     indices: Any
+    epoch: int | None = None
 
 
 class KeyDataset:
@@ -106,10 +123,14 @@ class ReadBatch:
         self._at_once = parts.read_at_once
         self._streams = streams
         self._home = os.getpid()
+        self.epoch: int | None = None  # that the dataset knows of, here or when a worker was started
 
     def __call__(self, keys: list[BatchKey]) -> Any:
         """Gives the batch of the one key in ``keys``."""
         (key,) = keys
+        if key.epoch != self.epoch:  # in a worker that persists
+            self.epoch = key.epoch
+            tell_epoch(self._dataset, key.epoch or 0)
         if self._at_once is not None:
             return self._at_once(key.indices)
         if os.getpid() != self._home:
@@ -180,17 +201,28 @@ class _MapLoader(EpochLoader):
         self._parts = parts
         self._streams = streams
         self._seed = seed
-        self._share = share
+        self.share = share
         self._fill_up = fill_up
         self._read = ReadBatch(parts, streams)
         self._position = (1, 0)
         self._native: Iterable[Any] | None = None
+        self.looks = 0  # how often the first batch of all comes before those of this process, to be looked at
+
+    def take(self, parts: MapParts) -> bool:
+        """Goes on with the batches of other parts; False where more than these are other ones."""
+        ours = self._parts
+        same = parts.dataset is ours.dataset and parts.collate is ours.collate and parts.batched == ours.batched
+        if not same or parts.workers != ours.workers or (parts.read_at_once is None) != (ours.read_at_once is None):
+            return False
+        self._parts = parts
+        return True
 
     def count(self) -> int | None:
-        return _share_of(self._parts.batching.count(), self._share, self._fill_up)
+        return _share_of(self._parts.batching.count(), self.share, self._fill_up)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         self._position = (epoch, start)
+        self._read.epoch = epoch
         if not self._parts.workers:
             at_once = self._parts.read_at_once
             if at_once is not None:
@@ -214,12 +246,16 @@ class _MapLoader(EpochLoader):
         """The batches of this process, as indices, each with its number among all."""
         epoch, start = self._position
         batches = enumerate(self._parts.batching.batches(self._seed, epoch))
-        return islice(deal(batches, self._share, self._fill_up), start, None)
+        own = islice(deal(batches, self.share, self._fill_up), start, None)
+        if not self.looks:
+            return own
+        first = islice(enumerate(self._parts.batching.batches(self._seed, epoch)), 1)
+        return chain(*([item] * self.looks for item in first), own)
 
     def _keys(self) -> Iterator[list[BatchKey]]:
         seed_of = numbered_seeds(self._seed, "batch", self._position[0])
         for number, indices in self._numbered():
-            yield [BatchKey(seed_of(number), indices)]
+            yield [BatchKey(seed_of(self.share.number(number)), indices, self._position[0])]
 
 
 class _KeySampler:
@@ -244,11 +280,12 @@ class _StreamLoader(EpochLoader):
         self._parts = parts
         self._streams = streams
         self._seed = seed
-        self._share = share
+        self.share = share
         self._fill_up = fill_up
+        self.look: Callable[[Iterator[Any]], Iterator[Any]] | None = None  # what looks at the batches first
 
     def count(self) -> int | None:
-        return _share_of(self._parts.count, self._share, self._fill_up)
+        return _share_of(self._parts.count, self.share, self._fill_up)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         with self._streams.isolated(derive_seed(self._seed, "stream", epoch)):
@@ -258,14 +295,20 @@ class _StreamLoader(EpochLoader):
             batches = self._to_the_end(batches)
         if self._parts.lazy:
             batches = self._own_stream(batches, epoch)
-        return islice(deal(batches, self._share, self._fill_up), start, None)
+        if self.look is not None:
+            batches = self.look(batches)
+        return islice(deal(batches, self.share, self._fill_up), start, None)
 
     def _own_stream(self, batches: Iterator[Any], epoch: int) -> Iterator[Any]:
-        """Runs the stream with random numbers that are a function of (seed, epoch, batch), like any other data."""
+        """Runs the stream with random numbers that are a function of (seed, epoch, batch), like any other data.
+
+        Where each process has a stream of its own, they draw alike for the first batch: there a stream decides on an
+        order that the processes have to agree on.
+        """
         done = object()
         number, seed_of = 0, numbered_seeds(self._seed, "batch", epoch)
         while True:
-            with self._streams.isolated(seed_of(number)):
+            with self._streams.isolated(seed_of(self.share.number(number) if number else 0)):
                 batch = next(batches, done)
             if batch is done:
                 return
@@ -279,7 +322,7 @@ def deal(batches: Iterable[Any], share: Share, fill_up: bool) -> Iterator[Any]:
     With ``fill_up`` a last round that is not full is completed from the start of the sequence, so that every
     rank gets equally many.
     """
-    if share.world_size == 1:
+    if share.world_size == 1 or share.dealt:
         yield from batches
         return
     first: list[Any] = []
@@ -295,7 +338,7 @@ def deal(batches: Iterable[Any], share: Share, fill_up: bool) -> Iterator[Any]:
 
 
 def _share_of(count: int | None, share: Share, fill_up: bool) -> int | None:
-    if count is None:
-        return None
+    if count is None or share.dealt:
+        return count
     rounds, begun = divmod(count, share.world_size)
     return rounds + (1 if begun and (fill_up or share.rank < begun) else 0)
