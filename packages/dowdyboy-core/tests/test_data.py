@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dowdyboy_core._data import EpochLoader, MapParts, Share, StreamParts, _share_of, deal, open_loader
+from dowdyboy_core._data import EpochLoader, MapParts, Share, StreamParts, share_of, deal, open_loader
 from dowdyboy_core._order import FixedSizeBatches, SequentialOrder, ShuffledOrder, SingleIndices
 from dowdyboy_core._rng import RandomStreams
 from dowdyboy_core._workers import Workers
@@ -73,7 +73,7 @@ def run(parts: Any, share: Share = Share(), fill_up: bool = True, epoch: int = 1
 @given(st.integers(0, 17), st.integers(1, 4), st.booleans())
 def test_dealing(size: int, world: int, fill_up: bool) -> None:
     dealt = [list(deal(range(size), Share(rank, world), fill_up)) for rank in range(world)]
-    counts = [_share_of(size, Share(rank, world), fill_up) for rank in range(world)]
+    counts = [share_of(size, Share(rank, world), fill_up) for rank in range(world)]
     assert counts == [len(part) for part in dealt]
     # Interleaved, the parts are the sequence again, and with fill_up then its start, over and over if it is short.
     rounds = [[part[number] for part in dealt if number < len(part)] for number in range(max(counts))]
@@ -89,7 +89,7 @@ def test_dealing(size: int, world: int, fill_up: bool) -> None:
 
 
 def test_unknown_counts_stay_unknown() -> None:
-    assert _share_of(None, Share(1, 3), True) is None
+    assert share_of(None, Share(1, 3), True) is None
 
 
 @pytest.mark.parametrize("start", range(6))

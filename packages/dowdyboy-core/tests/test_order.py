@@ -155,20 +155,6 @@ def test_the_streams_are_put_back_after_an_error_too() -> None:
     assert random.getstate() == before
 
 
-def test_a_sampler_is_told_the_epoch() -> None:
-    class Told(Drawing):
-        epoch = 0
-
-        def set_epoch(self, epoch: int) -> None:
-            self.epoch = epoch
-
-        def __iter__(self) -> Iterator[int]:
-            return iter([self.epoch])
-
-    order = SamplerOrder(Told(), STREAMS.isolated, reseed)
-    assert [order.indices(0, epoch) for epoch in (3, 1)] == [[3], [1]]
-
-
 @given(st.integers(0, 40), st.integers(1, 9), st.booleans())
 def test_batches_of_a_fixed_size(size: int, batch_size: int, drop_last: bool) -> None:
     batching = FixedSizeBatches(SequentialOrder(size), batch_size, drop_last)

@@ -141,23 +141,8 @@ class Backwards(Sampler):
         return self.size
 
 
-class InEpochs(Backwards):
-    epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        return iter([self.epoch] * self.size)
-
-
-def sampled(dataset: Any, sampler: Any, batch_size: int, **settings: Any) -> DataLoader:
-    return DataLoader(dataset, batch_sampler=BatchSampler(sampler=sampler, batch_size=batch_size), **settings)
-
-
 def test_samplers() -> None:
     assert run(sampled(Numbers(5), Backwards(5), 2)) == [[4, 3], [2, 1], [0]]
-    assert run(sampled(Numbers(5), InEpochs(3), 2), epoch=2) == [[2, 2], [2]]
     subset = sampled(Numbers(), SubsetRandomSampler([2, 4, 6]), 2)
     assert sorted(flat(run(subset))) == [2, 4, 6]
     assert run(subset) == run(subset)

@@ -145,19 +145,8 @@ class Backwards(Sampler):
         return self.size
 
 
-class InEpochs(Backwards):
-    epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        return iter([self.epoch] * self.size)
-
-
 def test_samplers() -> None:
     assert run(DataLoader(Numbers(5), batch_size=2, sampler=Backwards(5))) == [[4, 3], [2, 1], [0]]
-    assert run(DataLoader(Numbers(5), batch_size=2, sampler=InEpochs(3)), epoch=2) == [[2, 2], [2]]
     subset = DataLoader(Numbers(), batch_size=2, sampler=SubsetRandomSampler([2, 4, 6]))
     assert sorted(flat(run(subset))) == [2, 4, 6]
     assert run(subset) == run(subset)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 from . import log
 from ._backend import Backend
 from ._config import TrainerConfig
-from ._data import EpochLoader, Share, StreamParts, open_loader
-from ._errors import ConfigError, SetupError
+from ._data import EpochLoader, MapParts, Share, StreamParts
+from ._dealt import loaders_within
+from ._epochs import Compared, Epochs
+from ._errors import CheckpointError, ConfigError, SetupError
+from ._order import known_length
+from ._own import close_generator
 from ._rng import RandomStreams
+from ._state import Array
 from ._together import meet
 from .rand import derive_seed
 
@@ -33,17 +38,36 @@ class Assembly:
 
     def set_loader(self, role: str, loader: Any) -> None:
         """Takes the loader for ``'train'``, ``'val'`` or ``'test'``."""
-        parts = self._backend.split_loader(loader, self._streams.isolated)
-        if parts is None:
-            parts = _as_stream(role, loader)
-        share = Share(self._backend.rank, self._backend.world_size)
-        seed = derive_seed(self._config.seed, role)
-        self.loaders[role] = open_loader(
-            parts, self._streams, seed, share, fill_up=role == "train", role=role, warn=self._warn
+
+        def split() -> MapParts | StreamParts:
+            parts = self._backend.split_loader(loader, self._streams.isolated)
+            return _as_stream(role, loader) if parts is None else parts
+
+        split()  # which refuses what is none
+        self.loaders[role] = Epochs(
+            role,
+            loader,
+            split,
+            self._streams,
+            derive_seed(self._config.seed, role),
+            Share(self._backend.rank, self._backend.world_size),
+            fill_up=role == "train",
+            compared=Compared(self._backend, self._plain),
+            warn=self._warn,
         )
 
     def _warn(self, text: str) -> None:
         self.warn(text)
+
+    def _plain(self, value: Any) -> Array | None:
+        """A tensor as plain data, or what can be said of one that can't be."""
+        described = self._backend.describe_tensor(value)
+        if described is None:
+            return None
+        try:
+            return self._backend.tensor_state(value)
+        except CheckpointError:  # a sparse one, say
+            return Array(*described, b"")
 
     def set_models(self, models: Any) -> None:
         """Takes the models, prepared for the device and the processes."""
@@ -241,9 +265,16 @@ def _as_stream(role: str, loader: Any) -> StreamParts:
             f"set_{role}_dataloader got {_short(loader)}, which yields no batches. Give a DataLoader or another "
             "iterable."
         )
-    batches: Callable[[], Iterator[Any]] = loader.__iter__
-    draws = type(loader) not in (list, tuple)  # in which all batches are there already
-    return StreamParts(batches, len(loader) if isinstance(loader, Sized) else None, lazy=draws)
+    if isinstance(loader, (list, tuple)) and type(loader) in (list, tuple):  # in which all batches are there already
+        return StreamParts(lambda: iter(loader), len(loader), lazy=False, streams=(loader,))
+    count = known_length(loader) if isinstance(loader, Sized) else None
+    return StreamParts(
+        lambda: iter(loader),
+        count,
+        end_workers=close_generator,
+        samplers=loaders_within(loader),
+        streams=(loader,),
+    )
 
 
 def _listed(method: str, values: Any) -> list[Any]:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any
 
 from . import log
+from ._dealt import tell_epoch
 from ._order import Batching
 from ._pool import WorkerPool
 from ._rng import RandomStreams
-from ._streams import StreamPool, StreamSource
-from ._workers import KeyDataset, Reader, Workers, forks_apart
+from ._streams import StreamPool, StreamSource, same_source
+from ._workers import KeyDataset, Reader, Workers, alike, forks_apart
 from .rand import derive_seed, numbered_seeds
 
 
@@ -54,6 +55,8 @@ class StreamParts:
         lazy: whether random numbers may be drawn while it runs, in this process.
         end_workers: ends the workers of a native stream that was not read to its end; None where there are none.
         workers: the processes that read ``batches``, each for itself; None where this one does.
+        samplers: the samplers of the user's own that run with it.
+        streams: the data that it comes from, where that has no indices.
     """
 
     batches: Callable[[], Iterator[Any]]
@@ -61,26 +64,40 @@ class StreamParts:
     lazy: bool = True
     end_workers: Callable[[Any], None] | None = None
     workers: Workers | None = None
+    samplers: Sequence[Any] = ()
+    streams: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
 class Share:
-    """The place of this process among all of them."""
+    """The place of this process among all of them.
+
+    Attributes:
+        rank: its number.
+        world_size: how many there are.
+        dealt: whether what it reads is its share already.
+    """
 
     rank: int = 0
     world_size: int = 1
+    dealt: bool = False
+
+    def number(self, place: int) -> int:
+        """The number in the global sequence of what this process reads at a place."""
+        return place * self.world_size + self.rank if self.dealt else place
 
     def last(self) -> Share:
         """The place of the process that gets no more batches than any other."""
-        return Share(self.world_size - 1, self.world_size)
+        return replace(self, rank=self.world_size - 1)
 
 
 @dataclass(frozen=True)
 class BatchKey:
-    """What one batch is made of: its indices, and the seed of whatever is drawn while it is read."""
+    """What one batch is made of: its indices, the seed of whatever is drawn while it is read, and its epoch."""
 
     seed: int
     indices: Any
+    epoch: int | None = None
 
 
 class ReadBatch(Reader):
@@ -95,20 +112,24 @@ class ReadBatch(Reader):
         super().__init__(parts.dataset, parts.workers)
         self._collate = parts.collate
         self._batched = parts.batched
-        self._at_once = parts.read_at_once
+        self.at_once = parts.read_at_once
         self._streams = streams
+        self.epoch: int | None = None  # that the dataset knows of, here or when a worker was started
 
     def read(self, key: BatchKey) -> Any:
         """Reads a batch in a worker, which has nothing to put back."""
-        if self._at_once is not None:
-            return self._at_once(key.indices)
+        if key.epoch != self.epoch:  # in a worker that persists
+            self.epoch = key.epoch
+            tell_epoch(self.dataset, key.epoch or 0)
+        if self.at_once is not None:
+            return self.at_once(key.indices)
         self._streams.seed(key.seed)
         return self._read(key.indices)
 
     def read_here(self, key: BatchKey) -> Any:
         """Reads a batch and puts the random streams back."""
-        if self._at_once is not None:
-            return self._at_once(key.indices)
+        if self.at_once is not None:
+            return self.at_once(key.indices)
         put_back = self._streams.set_aside(key.seed)
         try:
             return self._read(key.indices)
@@ -152,7 +173,7 @@ def open_loader(
     fill_up: bool,
     role: str = "train",
     warn: Callable[[str], None] = log.warn,
-) -> EpochLoader:
+) -> MapLoader | StreamLoader:
     """Gives the loader of this process for what a backend took a native loader apart into.
 
     Args:
@@ -166,7 +187,7 @@ def open_loader(
         warn: tells the user something.
     """
     if isinstance(parts, MapParts):
-        loader = _MapLoader(parts, streams, seed, share, fill_up)
+        loader = MapLoader(parts, streams, seed, share, fill_up)
         if parts.workers is not None:
             size = len(parts.dataset) if hasattr(parts.dataset, "__len__") else 0
             given = KeyDataset(size), _KeySampler(loader), loader.reader
@@ -174,29 +195,43 @@ def open_loader(
         return loader
     pool = None
     if parts.workers is not None and isinstance(parts.batches, StreamSource):
-        pool = StreamPool(parts.batches, parts.workers, streams, seed, role, warn)
-    return _StreamLoader(parts, streams, seed, share, fill_up, pool)
+        pool = StreamPool(parts.batches, parts.workers, streams, seed, share.number, role, warn)
+    return StreamLoader(parts, streams, seed, share, fill_up, pool)
 
 
-class _MapLoader(EpochLoader):
+class MapLoader(EpochLoader):
+    """The batches of this process, of data that is read by index."""
+
     pool: WorkerPool | None = None
 
     def __init__(self, parts: MapParts, streams: RandomStreams, seed: int, share: Share, fill_up: bool) -> None:
         self._parts = parts
         self._seed = seed
-        self._share = share
+        self.share = share
         self._fill_up = fill_up
         self.reader = ReadBatch(parts, streams)
         self._position = (1, 0)
+        self.looks = 0  # how often the first batch of all comes before those of this process, to be looked at
+
+    def take(self, parts: MapParts) -> bool:
+        """Goes on with the batches of other parts; False where more than these are other ones."""
+        ours = self._parts
+        same = parts.dataset is ours.dataset and parts.collate is ours.collate and parts.batched == ours.batched
+        if not same or not alike(parts.workers, ours.workers):
+            return False
+        self._parts = parts
+        self.reader.at_once = parts.read_at_once
+        return True
 
     def count(self) -> int | None:
-        return _share_of(self._parts.batching.count(), self._share, self._fill_up)
+        return share_of(self._parts.batching.count(), self.share, self._fill_up)
 
     def everywhere(self) -> int | None:
-        return _share_of(self._parts.batching.count(), self._share.last(), self._fill_up)
+        return share_of(self._parts.batching.count(), self.share.last(), self._fill_up)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         self._position = (epoch, start)
+        self.reader.epoch = epoch
         if self.pool is not None:
             return self.pool.batches(epoch)
         at_once = self._parts.read_at_once
@@ -213,18 +248,22 @@ class _MapLoader(EpochLoader):
         """The batches of this process, as indices, each with its number among all."""
         epoch, start = self._position
         batches = enumerate(self._parts.batching.batches(self._seed, epoch))
-        return islice(deal(batches, self._share, self._fill_up), start, None)
+        own = islice(deal(batches, self.share, self._fill_up), start, None)
+        if not self.looks:
+            return own
+        first = islice(enumerate(self._parts.batching.batches(self._seed, epoch)), 1)
+        return chain(*([item] * self.looks for item in first), own)
 
     def _keys(self) -> Iterator[list[BatchKey]]:
         seed_of = numbered_seeds(self._seed, "batch", self._position[0])
         for number, indices in self._numbered():
-            yield [BatchKey(seed_of(number), indices)]
+            yield [BatchKey(seed_of(self.share.number(number)), indices, self._position[0])]
 
 
 class _KeySampler:
     """The batch sampler that a native loader with workers runs on."""
 
-    def __init__(self, loader: _MapLoader) -> None:
+    def __init__(self, loader: MapLoader) -> None:
         self._loader = loader
 
     def __iter__(self) -> Iterator[list[BatchKey]]:
@@ -237,7 +276,9 @@ class _KeySampler:
         return count
 
 
-class _StreamLoader(EpochLoader):
+class StreamLoader(EpochLoader):
+    """The batches of this process, of data that comes as a stream."""
+
     def __init__(
         self,
         parts: StreamParts,
@@ -250,19 +291,31 @@ class _StreamLoader(EpochLoader):
         self._parts = parts
         self._streams = streams
         self._seed = seed
-        self._share = share
+        self.share = share
         self._fill_up = fill_up
         self._pool = pool
         self._unread: Iterator[Any] | None = None  # what workers of the native loader's own read, until its end
+        self.look: Callable[[Iterator[Any]], Iterator[Any]] | None = None  # what looks at the batches first
+
+    def take(self, parts: StreamParts) -> bool:
+        """Goes on with other parts; False where those are read by other workers, or by workers who know of these."""
+        ours = self._parts
+        if not alike(parts.workers, ours.workers) or (self._pool is not None and not same_source(parts.batches, ours.batches)):
+            return False
+        self._parts = parts
+        return True
 
     def count(self) -> int | None:
-        return _share_of(self._parts.count, self._share, self._fill_up)
+        return share_of(self._parts.count, self.share, self._fill_up)
 
     def everywhere(self) -> int | None:
-        return _share_of(self._parts.count, self._share.last(), self._fill_up)
+        return share_of(self._parts.count, self.share.last(), self._fill_up)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        return islice(deal(self._batches(epoch), self._share, self._fill_up), start, None)
+        batches = self._batches(epoch)
+        if self.look is not None:
+            batches = self.look(batches)
+        return islice(deal(batches, self.share, self._fill_up), start, None)
 
     def _batches(self, epoch: int) -> Iterator[Any]:
         if self._pool is not None:
@@ -287,11 +340,16 @@ class _StreamLoader(EpochLoader):
             self._unread = None
 
     def _own_stream(self, batches: Iterator[Any], epoch: int) -> Iterator[Any]:
-        """Runs the stream with random numbers that are a function of (seed, epoch, batch), like any other data."""
+        """Runs the stream with random numbers that are a function of (seed, epoch, batch), like any other data.
+
+        Where each process has a stream of its own, they draw alike for the first batch: there a stream decides on an
+        order that the processes have to agree on.
+        """
         done = object()
         number, seed_of = 0, numbered_seeds(self._seed, "batch", epoch)
         while True:
-            with self._streams.isolated(seed_of(number)), forks_apart():  # it may start workers of its own
+            # It may start workers of its own.
+            with self._streams.isolated(seed_of(self.share.number(number) if number else 0)), forks_apart():
                 batch = next(batches, done)
             if batch is done:
                 return
@@ -305,7 +363,7 @@ def deal(batches: Iterable[Any], share: Share, fill_up: bool) -> Iterator[Any]:
     With ``fill_up`` a last round that is not full is completed from the start of the sequence, so that every
     rank gets equally many.
     """
-    if share.world_size == 1:
+    if share.world_size == 1 or share.dealt:
         yield from batches
         return
     first: list[Any] = []
@@ -320,8 +378,9 @@ def deal(batches: Iterable[Any], share: Share, fill_up: bool) -> Iterator[Any]:
         yield first[(share.rank - begun) % len(first)]
 
 
-def _share_of(count: int | None, share: Share, fill_up: bool) -> int | None:
-    if count is None:
-        return None
+def share_of(count: int | None, share: Share, fill_up: bool) -> int | None:
+    """How many of ``count`` batches are a process's."""
+    if count is None or share.dealt:
+        return count
     rounds, begun = divmod(count, share.world_size)
     return rounds + (1 if begun and (fill_up or share.rank < begun) else 0)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from ._dealt import tell_epoch
 from ._pool import WorkerPool
 from ._rng import RandomStreams
 from ._workers import KeyDataset, Reader, Workers
@@ -48,6 +49,14 @@ class StreamSource:
             yield self.collate(batch)
 
 
+def same_source(one: Any, other: Any) -> bool:
+    """Whether workers that hold one stream would give the batches of the other."""
+    if not (isinstance(one, StreamSource) and isinstance(other, StreamSource)):
+        return False
+    same = one.dataset is other.dataset and one.collate is other.collate
+    return same and (one.batch_size, one.drop_last) == (other.batch_size, other.drop_last)
+
+
 @dataclass(frozen=True)
 class StreamKey:
     """Asks for the next batch of a worker's stream.
@@ -56,11 +65,13 @@ class StreamKey:
         turn: the number of the epoch among all that these workers have read; a new one starts the stream afresh.
         begin: the seed of what the stream draws when it starts, in the first worker.
         seed: the seed of what is drawn while this batch is read.
+        epoch: of which a worker that persists tells the dataset.
     """
 
     turn: int
     begin: int
     seed: int
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,8 @@ class ReadStream(Reader):
     def read(self, key: StreamKey) -> Any:
         """Gives the next batch, or :class:`EndOfStream`."""
         if key.turn != self._turn:
+            if self._turn is not None:
+                tell_epoch(self._source.dataset, key.epoch)
             self._turn = key.turn
             self._streams.seed(derive_seed(key.begin, "worker", self.worker) if self.worker else key.begin)
             self._batches = self._source()
@@ -99,10 +112,15 @@ class StreamKeys:
     """The batch sampler that a native loader runs on: endless until it is told to end.
 
     It ends after as many keys as make whole rounds, so that in the next epoch the first worker begins again.
+
+    Args:
+        workers: how many read.
+        global_number: the number among all batches of all processes, of what this process reads at a place.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, global_number: Callable[[int], int]) -> None:
         self._workers = workers
+        self._global_number = global_number
         self._turn = 0
         self._seed = self._epoch = 0
         self._ended = False
@@ -122,7 +140,9 @@ class StreamKeys:
         seed_of = numbered_seeds(self._seed, "batch", self._epoch)
         number = 0
         while number % self._workers or not self._ended:
-            yield [StreamKey(self._turn, begin, seed_of(number))]
+            # The first batch of each worker is drawn alike in all processes: there a stream decides on an order.
+            place = number if number < self._workers else self._global_number(number)
+            yield [StreamKey(self._turn, begin, seed_of(place), self._epoch)]
             number += 1
 
 
@@ -135,12 +155,13 @@ class StreamPool:
         workers: Workers,
         streams: RandomStreams,
         seed: int,
+        global_number: Callable[[int], int],
         role: str,
         warn: Callable[[str], None],
     ) -> None:
         self._count = workers.count
         self._seed = seed
-        self._keys = StreamKeys(workers.count)
+        self._keys = StreamKeys(workers.count, global_number)
         reader = ReadStream(source, workers, streams)
         self._pool = WorkerPool(workers, KeyDataset(0), self._keys, reader, streams, seed, role, warn)
         self.close = self._pool.close

@@ -76,6 +76,13 @@ class Workers(ABC):
         return bytes(ForkingPickler.dumps(value))
 
 
+def alike(one: Workers | None, other: Workers | None) -> bool:
+    """Whether the workers that were started for one would do for the other."""
+    if one is None or other is None:
+        return one is other
+    return type(one) is type(other) and vars(one) == vars(other)
+
+
 class KeyDataset:
     """Stands in for the dataset in a native loader: gives back the key, since a :class:`Reader` does the reading."""
 

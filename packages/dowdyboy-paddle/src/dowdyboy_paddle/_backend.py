@@ -23,7 +23,7 @@ from dowdyboy_core._order import Isolate
 from dowdyboy_core._replica import Exchanges, exchange_of, exchanges_of, unsynchronised, unwrap
 from dowdyboy_core._state import Array
 
-from . import _data, _distributed, _state
+from . import _data, _distributed, _own, _state
 from ._amp import ForwardContexts, available_precision
 from ._sync_bn import synchronise_batch_norm
 from ._tracker import VisualDLTracker
@@ -133,7 +133,8 @@ class PaddleBackend(Backend):
     # ---- data
 
     def split_loader(self, loader: Any, isolate: Isolate) -> MapParts | StreamParts | None:
-        return _data.split_loader(loader, isolate)
+        own = _own.own_parts(loader)
+        return _data.split_loader(loader, isolate) if own is None else own
 
     def to_device(self, batch: Any) -> Any:
         if (

@@ -85,15 +85,15 @@ def _batching(loader: DataLoader, isolate: Isolate) -> Batching:
     if sampler is None:
         return SingleIndices(SequentialOrder(len(loader.dataset)))
     if type(sampler) is BatchSampler:
-        return FixedSizeBatches(_order(sampler.sampler, isolate), sampler.batch_size, sampler.drop_last)
+        return FixedSizeBatches(_order(sampler.sampler, isolate, loader.dataset), sampler.batch_size, sampler.drop_last)
     if type(sampler) is DistributedBatchSampler:  # dealing out is the trainer's business
         size = len(sampler.dataset)
         order = ShuffledOrder(size) if sampler.shuffle else SequentialOrder(size)
         return FixedSizeBatches(order, sampler.batch_size, sampler.drop_last)
-    return SampledBatches(sampler, isolate, _reseed)
+    return SampledBatches(sampler, isolate, _reseed, loader.dataset)
 
 
-def _order(sampler: Any, isolate: Isolate) -> Order:
+def _order(sampler: Any, isolate: Isolate, data: Any) -> Order:
     """The order of a sampler of PaddlePaddle's own drawn anew; only its exact class is known to mean just that."""
     kind = type(sampler)
     if kind is SequenceSampler:
@@ -102,7 +102,7 @@ def _order(sampler: Any, isolate: Isolate) -> Order:
         return ShuffledOrder(len(sampler.data_source), sampler.num_samples, sampler.replacement)
     if kind is WeightedRandomSampler and np.ndim(sampler.weights) == 1:
         return WeightedOrder(sampler.weights, sampler.num_samples, sampler.replacement)
-    return SamplerOrder(sampler, isolate, _reseed)
+    return SamplerOrder(sampler, isolate, _reseed, data)
 
 
 def _reseed(sampler: Any, seed: int) -> None:
@@ -112,7 +112,8 @@ def _reseed(sampler: Any, seed: int) -> None:
 def _stream_parts(loader: DataLoader) -> StreamParts:
     size: Any = loader.batch_size  # annotated as an int, though None is accepted
     source = StreamSource(loader.dataset, _collate(loader), size, loader.drop_last)
-    return StreamParts(source, _stream_length(loader), workers=PaddleWorkers(loader) if loader.num_workers else None)
+    workers = PaddleWorkers(loader) if loader.num_workers else None
+    return StreamParts(source, _stream_length(loader), workers=workers, streams=(loader.dataset,))
 
 
 def _stream_length(loader: DataLoader) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import (
     BatchSampler,
@@ -76,13 +77,13 @@ class _Rows:
 def _batching(loader: DataLoader[Any], isolate: Isolate) -> Batching:
     sampler: Any = loader.batch_sampler
     if sampler is None:
-        return SingleIndices(_order(loader.sampler, isolate))
+        return SingleIndices(_order(loader.sampler, isolate, loader.dataset))
     if type(sampler) is BatchSampler:
-        return FixedSizeBatches(_order(sampler.sampler, isolate), sampler.batch_size, sampler.drop_last)
-    return SampledBatches(sampler, isolate, _reseed)
+        return FixedSizeBatches(_order(sampler.sampler, isolate, loader.dataset), sampler.batch_size, sampler.drop_last)
+    return SampledBatches(sampler, isolate, _reseed, loader.dataset)
 
 
-def _order(sampler: Any, isolate: Isolate) -> Order:
+def _order(sampler: Any, isolate: Isolate, data: Any) -> Order:
     """The order of a sampler of PyTorch's own drawn anew; only its exact class is known to mean just that."""
     kind = type(sampler)
     if kind is SequentialSampler:
@@ -90,11 +91,12 @@ def _order(sampler: Any, isolate: Isolate) -> Order:
     if kind is RandomSampler:
         return ShuffledOrder(len(sampler.data_source), sampler.num_samples, sampler.replacement)
     if kind is WeightedRandomSampler:
-        return WeightedOrder(sampler.weights.numpy(), sampler.num_samples, sampler.replacement)
+        weights = np.asarray(torch.as_tensor(sampler.weights, device="cpu"))  # which may have been replaced
+        return WeightedOrder(weights, sampler.num_samples, sampler.replacement)
     if kind is DistributedSampler:  # dealing out is the trainer's business
         size = len(sampler.dataset)
         return ShuffledOrder(size) if sampler.shuffle else SequentialOrder(size)
-    return SamplerOrder(sampler, isolate, _reseed)
+    return SamplerOrder(sampler, isolate, _reseed, data)
 
 
 def _reseed(sampler: Any, seed: int) -> None:
@@ -112,11 +114,13 @@ def _end_stream(loader: DataLoader[Any], batches: Any) -> None:
 
 def _stream_parts(loader: DataLoader[Any]) -> StreamParts:
     count = len(loader) if hasattr(loader.dataset, "__len__") else None
+    of = (loader.dataset,)
     if loader.num_workers and isinstance(loader.dataset, IterDataPipe):
         # Pipes are dealt out over the workers by PyTorch's own loader, which seeds them alike, too.
-        return StreamParts(lambda: iter(loader), count, lazy=False, end_workers=partial(_end_stream, loader))
+        end = partial(_end_stream, loader)
+        return StreamParts(lambda: iter(loader), count, lazy=False, end_workers=end, streams=of)
     source = StreamSource(loader.dataset, loader.collate_fn, loader.batch_size, loader.drop_last)
-    return StreamParts(source, count, workers=TorchWorkers(loader) if loader.num_workers else None)
+    return StreamParts(source, count, workers=TorchWorkers(loader) if loader.num_workers else None, streams=of)
 
 
 class Mover:
