@@ -300,7 +300,9 @@ class StreamLoader(EpochLoader):
     def take(self, parts: StreamParts) -> bool:
         """Goes on with other parts; False where those are read by other workers, or by workers who know of these."""
         ours = self._parts
-        if not alike(parts.workers, ours.workers) or (self._pool is not None and not same_source(parts.batches, ours.batches)):
+        if not alike(parts.workers, ours.workers) or (
+            self._pool is not None and not same_source(parts.batches, ours.batches)
+        ):
             return False
         self._parts = parts
         return True

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from ._errors import SetupError
-from ._sent_errors import Failure
 from ._reports import Reports
 from ._rng import RandomStreams
+from ._sent_errors import Failure
 from ._workers import Begin, Reader, Workers, forks_apart
 from .rand import derive_seed
 

@@ -12,8 +12,8 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from ._errors import SetupError
-from ._sent_errors import Failure
 from ._reports import Reports
+from ._sent_errors import Failure
 from ._stopping import WorkerInit
 
 

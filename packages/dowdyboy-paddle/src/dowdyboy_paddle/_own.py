@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from functools import partial
+from itertools import repeat
 from typing import Any
 
-from paddle.io import DataLoader, IterableDataset
+from paddle.io import DataLoader, Dataset, IterableDataset
 
 from dowdyboy_core._data import StreamParts
 from dowdyboy_core._dealt import loaders_within
 from dowdyboy_core._nested import map_leaves
 from dowdyboy_core._order import known_length
 from dowdyboy_core._own import OwnReading, note_reader, reads_for_itself
+from dowdyboy_core._sent_errors import Failure
+from dowdyboy_core._stopping import WorkerInit
+from dowdyboy_core._streams import StreamSource
 
-from ._data import Mover, _collate, _end_workers, _stream, _Workers
+from ._data import Mover, _collate
+from ._workers import PaddleWorkers
 
 _READING = (
     "__iter__",
@@ -66,19 +72,95 @@ def _batches(loader: DataLoader) -> Iterator[Any]:
     data: Any = loader.dataset
     collate, sampler = _collate(loader), loader.batch_sampler
     if isinstance(data, IterableDataset):
-        return _stream(loader)
+        size: Any = loader.batch_size  # annotated as an int, though None is accepted
+        return StreamSource(data, collate, size, loader.drop_last)()
     if sampler is None:
         return (collate(data[index]) for index in range(len(data)))
     return (collate([data[index] for index in indices]) for indices in sampler)
 
 
 def _by_workers(loader: DataLoader) -> Iterator[Any]:
-    workers = _Workers(loader)
+    workers, begin = PaddleWorkers(loader), _Begin(loader)
+    collate: Any = _Collated(_collate(loader), _is_batched(loader))
     if isinstance(loader.dataset, IterableDataset):
-        batches: Any = iter(workers.stream(loader))
+        batches: Any = iter(workers.build_stream(loader, _CaughtStream(loader.dataset), collate, begin))
     else:
-        batches = iter(workers(loader.dataset, loader.batch_sampler, _collate(loader)))
+        data = _Caught(loader.dataset)
+        sampler = [[index] for index in range(len(data))] if loader.batch_sampler is None else loader.batch_sampler
+        batches = iter(workers.build(data, sampler, collate, begin))
     try:
-        yield from batches
+        for batch in batches:
+            if isinstance(batch, Failure):
+                raise batch.error()
+            yield batch
     finally:
-        _end_workers(batches)
+        workers.end(batches, now=False)
+
+
+def _is_batched(loader: DataLoader) -> bool:
+    return loader.batch_size is not None if isinstance(loader.dataset, IterableDataset) else bool(loader.batch_sampler)
+
+
+class _Begin:
+    """What a worker begins with."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._dataset = loader.dataset
+        self._then = loader.worker_init_fn
+
+    def __call__(self, worker_id: int) -> None:
+        WorkerInit(None)(worker_id)
+        PaddleWorkers.tell(self._dataset)
+        if self._then is not None:
+            self._then(worker_id)
+
+
+def _failure(error: Exception) -> Failure:
+    return Failure(error, f"a worker (process {os.getpid()})")
+
+
+class _Caught(Dataset[Any]):
+    """Gives a :class:`Failure` for a sample that can't be read: PaddlePaddle's own workers would end without a word."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return self._dataset[index]
+        except Exception as error:
+            return _failure(error)
+
+
+class _CaughtStream(IterableDataset[Any]):
+    """The same for a stream, which ends so."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._dataset
+        except Exception as error:
+            yield from repeat(_failure(error))  # a batch of it, or more, since what is not full may be dropped
+
+
+class _Collated:
+    """Makes a batch, or hands on why there is none."""
+
+    def __init__(self, collate: Any, batched: bool) -> None:
+        self._collate = collate
+        self._batched = batched
+
+    def __call__(self, samples: Any) -> Any:
+        given = samples if isinstance(samples, list) else [samples]
+        failed = next((item for item in given if isinstance(item, Failure)), None)
+        if failed is not None:
+            return failed
+        try:
+            return self._collate(samples if self._batched else given[0])
+        except Exception as error:
+            return _failure(error)

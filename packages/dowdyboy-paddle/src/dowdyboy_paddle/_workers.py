@@ -13,8 +13,8 @@ from paddle.io import DataLoader, get_worker_info
 from paddle.io.dataloader import worker as native_worker
 from paddle.io.dataloader.flat import _flatten_batch
 
-from dowdyboy_core._sent_errors import Failure
 from dowdyboy_core._nested import map_leaves
+from dowdyboy_core._sent_errors import Failure
 from dowdyboy_core._workers import Workers
 
 _PATIENCE = 5.0
@@ -49,6 +49,18 @@ class PaddleWorkers(Workers):
         packed: Any = _Packed(collate)
         settings = {**self._settings, "worker_init_fn": begin}
         return _Unpacked(DataLoader(dataset, batch_sampler=batch_sampler, collate_fn=packed, **settings))
+
+    def build_stream(
+        self, loader: DataLoader, dataset: Any, collate: Callable[[Any], Any], begin: Callable[[int], None]
+    ) -> _Unpacked:
+        """A native loader over a dataset without indices, read in batches as ``loader`` has them."""
+        # PaddlePaddle waits without end for the second epoch of a stream whose workers persist.
+        settings: dict[str, Any] = {**self._settings, "persistent_workers": False, "worker_init_fn": begin}
+        packed: Any = _Packed(collate)
+        size: Any = loader.batch_size  # annotated as an int, though None is accepted
+        return _Unpacked(
+            DataLoader(dataset, batch_size=size, drop_last=loader.drop_last, collate_fn=packed, **settings)
+        )
 
     def end(self, batches: _UnpackedBatches) -> None:
         # Letting go is not enough: a thread of the iterator reads on, and holds it. Who is stuck is not waited for.

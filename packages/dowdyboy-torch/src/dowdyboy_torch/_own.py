@@ -15,7 +15,7 @@ from dowdyboy_core._order import known_length
 from dowdyboy_core._own import OwnReading, note_reader, reads_for_itself
 from dowdyboy_core._stopping import WorkerInit
 
-from ._data import _end_workers, _reseed
+from ._data import _reseed
 
 _READING = (
     "__iter__",
@@ -44,7 +44,7 @@ def own_parts(loader: Any) -> StreamParts | None:
     return StreamParts(
         partial(_start, loader, held),
         known_length(loader) if hasattr(loader, "__len__") else None,
-        end_workers=partial(OwnReading.close, end=_end_workers),
+        end_workers=partial(OwnReading.close, end=_end_reader),
         samplers=held,
         streams=[item.dataset for item in held if isinstance(item.dataset, IterableDataset)],
     )
@@ -56,6 +56,10 @@ def _start(loader: Any, held: list[DataLoader[Any]]) -> Iterator[Any]:
         for owner in (item, item.sampler, item.batch_sampler):
             _reseed(owner, seed)
     return OwnReading(loader, _Between)
+
+
+def _end_reader(reader: Any) -> None:
+    reader._shutdown_workers()
 
 
 class _Between(DataLoader[Any]):
