@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
+import re
 import signal
 import tempfile
 import time
@@ -26,6 +28,10 @@ _GRACE = 5.0
 
 # In seconds: what others get to tell of a failure after one was aborted, which is mostly not the first to fail.
 _LINGER = 2.0
+
+
+# What is said by one whose partner is gone.
+_PARTNER_GONE = re.compile(r"[Cc]onnection|[Bb]roken pipe|\bpeer\b|[Tt]imed? ?out|gloo|NCCL|\(External\)")
 
 
 class Work:
@@ -263,9 +269,13 @@ class _Job:
         reports = self._reports()
         # Nothing that another process does has one killed: it was the first. What else ends without a word is seen
         # at once; what fails since it is gone has an exception to raise and to report, and comes later.
-        times = {rank: self._seen[rank] for rank in self._failed()}
+        times = {rank: self._seen[rank] for rank in self._failed() if not (reports and self._was_told(rank))}
         times |= {rank: report.time for rank, report in reports.items()}
-        times |= {rank: 0.0 for rank in times if rank not in reports and self._status(rank) == -signal.SIGKILL}
+        silent = {rank: self._status(rank) for rank in times if rank not in reports}
+        times |= {rank: 0.0 for rank, status in silent.items() if status == -signal.SIGKILL}
+        # Frameworks abort a process whose partner is gone, sometimes while the partner is still about to say why.
+        if any(not _PARTNER_GONE.search(report.brief) for report in reports.values()):
+            times |= {rank: math.inf for rank, status in silent.items() if status == -signal.SIGABRT}
         first, *others = sorted(times, key=lambda rank: times[rank])
         report = reports.get(first)
         text = f"Process {first} failed:\n\n{report.text}" if report else f"Process {first} {self._end_of(first)}."
@@ -275,6 +285,10 @@ class _Job:
             text = "\n".join([text.rstrip(), "", "and after it:", *lines])
         raised = report is not None and not report.leaves
         return Failure(first, self._processes[first].pid or 0, self._status(first), raised, text)
+
+    def _was_told(self, rank: int) -> bool:
+        """Whether a process has ended by a signal that was passed on to it."""
+        return self._received is not None and self._status(rank) in {-signum for signum in SIGNALS}
 
     def _end_of(self, rank: int) -> str:
         """How a process has ended that has reported nothing."""
