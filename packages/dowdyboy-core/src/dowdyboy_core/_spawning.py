@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import re
 import signal
 import tempfile
 import time
@@ -28,10 +27,6 @@ _GRACE = 5.0
 
 # In seconds: what others get to tell of a failure after one was aborted, which is mostly not the first to fail.
 _LINGER = 2.0
-
-
-# What is said by one whose partner is gone.
-_PARTNER_GONE = re.compile(r"[Cc]onnection|[Bb]roken pipe|\bpeer\b|[Tt]imed? ?out|gloo|NCCL|\(External\)")
 
 
 class Work:
@@ -274,7 +269,7 @@ class _Job:
         silent = {rank: self._status(rank) for rank in times if rank not in reports}
         times |= {rank: 0.0 for rank, status in silent.items() if status == -signal.SIGKILL}
         # Frameworks abort a process whose partner is gone, sometimes while the partner is still about to say why.
-        if any(not _PARTNER_GONE.search(report.brief) for report in reports.values()):
+        if not all(_failures.is_consequence(report.brief) for report in reports.values()):
             times |= {rank: math.inf for rank, status in silent.items() if status == -signal.SIGABRT}
         first, *others = sorted(times, key=lambda rank: times[rank])
         report = reports.get(first)
