@@ -191,11 +191,11 @@ def test_spawn_raises_soon_and_says_why(
 @pytest.mark.parametrize("spawned", [True, False], ids=["spawn", "launcher"])
 def test_of_a_hundred_failures_in_a_row_each_is_named_under_load(framework: str, tmp_path: Path, spawned: bool) -> None:
     loads = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
-    settings: dict[str, Any] = {"how": "raise", "where": "train_step"}
+    settings: dict[str, Any] = {"how": "raise", "where": "train_step", **({"spawn": 2} if spawned else {})}
     try:
         for turn in range(100):
             out, rank = tmp_path / str(turn), turn % 2
-            job = run(framework, "fail", out, 2, rank=rank, **settings, **({"spawn": 2} if spawned else {}))
+            job = run(framework, "fail", out, 2, rank=rank, **settings)
             check_end(job, out, RAISED)
             check_named(framework, job, rank, spawned)
     finally:

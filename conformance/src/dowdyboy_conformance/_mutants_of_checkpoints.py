@@ -202,10 +202,13 @@ def _listening(trainer: Any, action: Any) -> None:
     def make(original: Any) -> Any:
         @contextmanager
         def listening() -> Iterator[None]:
-            with original():
-                after = action()
-                yield
-            after()
+            after: Any = None
+            try:
+                with original():
+                    after = action()
+                    yield
+            finally:
+                after()
 
         return listening
 
