@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -102,6 +103,20 @@ def check_end(job: Job, out: Path, said: tuple[str, ...]) -> None:
         assert text in job.shown, job.shown
 
 
+def check_named(framework: str, job: Job, rank: int, spawned: bool = False) -> None:
+    """The job has told which process failed first, with its traceback."""
+    if spawned:
+        told = f"Process {rank} failed:\n\nTraceback"
+    elif framework == "paddle":
+        told = f"Process {rank} failed:\nTraceback"
+    else:
+        _, _, cause = job.shown.partition("Root Cause (first observed failure):")
+        assert re.search(rf"rank +: {rank} ", cause), job.shown
+        told = "Traceback (most recent call last)"
+        assert told in cause, job.shown
+    assert told in job.shown and RAISED[1] in job.shown, job.shown
+
+
 @pytest.mark.parametrize(
     ("processes", "window", "clip"), [(2, 2, 0.05), pytest.param(3, 2, None, marks=pytest.mark.long)]
 )
@@ -147,6 +162,8 @@ def test_the_launcher_ends_soon_and_says_why(
     workers = int(how == "kill")  # which has no way to end those of its loader
     job = run(framework, "fail", tmp_path, processes, how=how, where=where, rank=rank, num_workers=workers)
     check_end(job, tmp_path, said)
+    if said == RAISED:
+        check_named(framework, job, rank)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +182,26 @@ def test_spawn_raises_soon_and_says_why(
     workers = int(how == "kill")
     job = run(framework, "fail", tmp_path, 2, spawn=2, how=how, where=where, rank=rank, num_workers=workers)
     check_end(job, tmp_path, (*said, "chosen.package.spawn("))  # it was raised in the process that called spawn
+    if said == RAISED:
+        check_named(framework, job, rank, spawned=True)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("spawned", [True, False], ids=["spawn", "launcher"])
+def test_of_a_hundred_failures_in_a_row_each_is_named_under_load(framework: str, tmp_path: Path, spawned: bool) -> None:
+    loads = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    settings: dict[str, Any] = {"how": "raise", "where": "train_step", **({"spawn": 2} if spawned else {})}
+    try:
+        for turn in range(100):
+            out, rank = tmp_path / str(turn), turn % 2
+            job = run(framework, "fail", out, 2, rank=rank, **settings)
+            check_end(job, out, RAISED)
+            check_named(framework, job, rank, spawned)
+    finally:
+        for load in loads:
+            load.kill()
+            load.wait()
 
 
 @pytest.mark.parametrize("how", ["kill_at", pytest.param("stop_at", marks=pytest.mark.long)])

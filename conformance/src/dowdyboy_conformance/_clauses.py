@@ -11,13 +11,13 @@ TOPICS = {
     "D": ("data", 10),
     "S": ("randomness", 6),
     "P": ("precision", 4),
-    "C": ("checkpoints", 22),
+    "C": ("checkpoints", 24),
     "B": ("best and last", 10),
     "G": ("logs", 10),
     "O": ("optimizing", 8),
     "U": ("utilities", 6),
     "X": ("errors", 3),
-    "W": ("several processes", 20),
+    "W": ("several processes", 23),
     "N": ("numbers across frameworks", 5),
 }
 """For each topic its name and the number of its clauses."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import nullcontext
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ._mutation import Mutant, caught, change, nothing
@@ -30,8 +33,6 @@ class UserOverruled(Mutant):
     """Notes signals that the user has a handler for."""
 
     def spoil(self, trainer: Any) -> None:
-        import signal
-
         def make(original: Any) -> Any:
             def listening() -> Any:
                 signal.signal(signal.SIGTERM, trainer._stopping._note)
@@ -178,3 +179,70 @@ class RunsOfOneNumber(Mutant):
 
     def spoil(self, trainer: Any) -> None:
         change(trainer._checkpoints, "holds_later", lambda original: lambda index: False)
+
+
+@caught("C-18", "test_a_second_signal_ends_a_run_that_hangs_in_native_code")
+class WaitsForEver(Mutant):
+    """Tells of a first signal, and has a second one wait for the batch as well."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def tell(signum: int) -> None:
+                original(signum)
+                threading.Event().wait()
+
+            return tell
+
+        change(trainer._stopping, "_tell", make)
+
+
+def _listening(trainer: Any, action: Any) -> None:
+    """Has ``action()`` run once a run listens to signals, and what it gives when it does no longer."""
+
+    def make(original: Any) -> Any:
+        @contextmanager
+        def listening() -> Iterator[None]:
+            after: Any = None
+            try:
+                with original():
+                    after = action()
+                    yield
+            finally:
+                after()
+
+        return listening
+
+    change(trainer._stopping, "listening", make)
+
+
+@caught("C-23", "test_other_signals_stop_a_run_in_the_same_way")
+class DeafToOthers(Mutant):
+    """Notes SIGTERM and Ctrl-C alone."""
+
+    def spoil(self, trainer: Any) -> None:
+        def ignore() -> Any:
+            for signum in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(signum, signal.SIG_IGN)
+            return lambda: None
+
+        _listening(trainer, ignore)
+
+
+@caught("C-23", "test_what_others_handle_or_ignore_stops_nothing")
+class OthersOverruled(Mutant):
+    """Notes signals that Python takes for unhandled, as those that faulthandler has registered."""
+
+    def spoil(self, trainer: Any) -> None:
+        def overrule() -> Any:
+            signal.signal(signal.SIGUSR1, trainer._stopping._note)
+            return lambda: None
+
+        _listening(trainer, overrule)
+
+
+@caught("C-24", "test_the_users_own_way_of_hearing_of_signals_is_as_before")
+class WakeupLost(Mutant):
+    """Doesn't put back what the user has signals written to."""
+
+    def spoil(self, trainer: Any) -> None:
+        _listening(trainer, lambda: lambda: signal.set_wakeup_fd(-1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from dowdyboy_core import CheckpointError
+from dowdyboy_core import CheckpointError, _spawning
 
 from . import reference
 from ._mutation import Mutant, caught, change, nothing
@@ -216,3 +216,16 @@ class SpawnEndsInOrder(Mutant):
             return spawn
 
         change(reference, "spawn", make, patch)
+
+
+def spawn(function: Any, nprocs: int, args: Any = ()) -> None:
+    """Starts processes as the reference does, and leaves them behind when it is ended itself."""
+    _spawning._Job._kill = nothing(None)  # type: ignore[method-assign] # in a process that is here for this alone
+    reference.spawn(function, nprocs, args)
+
+
+@caught("W-23", "test_a_second_signal_ends_all_that_spawn_has_started")
+class LeavesOrphans(Mutant):
+    """Leaves the processes that it has started to themselves when a second signal ends it."""
+
+    module = __name__

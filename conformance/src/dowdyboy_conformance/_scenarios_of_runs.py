@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import shutil
@@ -266,6 +267,34 @@ def failing(spec: str, out_dir: str) -> None:
     def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
         if global_step == 3 and trainer.rank == trainer.world_size - 1:
             raise ArithmeticError("raised on purpose")
+        return run.train_step(trainer, bat, bat_idx, global_step)
+
+    run.trainer.fit(step)
+
+
+def hang(spec: str, out_dir: str, processes: int) -> None:
+    """Begins a job that hangs."""
+    from ._together import load
+    from ._together import start as begin
+
+    begin(load(spec)(), processes, hang_together, out_dir)
+
+
+def hang_together(spec: str, out_dir: str) -> None:
+    """A process of a job that hangs: in native code, and the first of several in waiting for the others."""
+    from ._together import load
+
+    harness: Harness = load(spec)()
+    run = build(harness, Path(out_dir) / "run", dataset=Augmented(harness, 24), samples=24, workers=1)
+
+    def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        if bat_idx:
+            Path(out_dir, f"hangs_{trainer.rank}").touch()
+            if trainer.rank or trainer.world_size == 1:
+                lock = ctypes.create_string_buffer(64)
+                for _ in range(2):
+                    ctypes.CDLL(None).pthread_mutex_lock(lock)
+            trainer._backend.barrier()
         return run.train_step(trainer, bat, bat_idx, global_step)
 
     run.trainer.fit(step)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dowdyboy_core import _stopping
-from dowdyboy_core._stopping import WorkerInit
+from dowdyboy_core._stopping import Stopping, WorkerInit
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -165,9 +165,11 @@ def test_an_employer_of_another_user_is_there(monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def as_before() -> Iterator[None]:
     """Puts back what a worker changes in its process."""
-    handler, blocked = signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)}
     yield
-    signal.signal(signal.SIGINT, handler)
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
@@ -183,12 +185,16 @@ def test_a_worker_is_deaf_to_signals_and_watches_its_employer_beside_its_work(
     watching: queue.Queue[tuple[int, bool]] = queue.Queue()
     begun: list[int] = []
     monkeypatch.setattr(_stopping, "_TELLS_SENDER", tells_sender)
+    monkeypatch.setenv("DOWDYBOY_STOP_SIGNALS", "USR1")
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, Stopping(list, 0, 1)._note)  # as in a worker that was forked
     monkeypatch.setattr(os, "getppid", lambda: ABOVE)
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: parent)
     monkeypatch.setattr(_stopping, "_serve", lambda pid: watching.put((pid, threading.current_thread().daemon)))
     WorkerInit(begun.append)(7)
     WorkerInit(None)(8)
     assert begun == [7]
-    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        assert signal.getsignal(signum) == signal.SIG_IGN
     assert (signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])) == tells_sender
     assert [watching.get(timeout=10) for _ in range(2)] == [(employer, True)] * 2

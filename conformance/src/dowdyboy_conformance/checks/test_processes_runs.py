@@ -85,8 +85,9 @@ def test_a_branch_that_some_skip_is_an_error_without_it(harness: Harness, tmp_pa
 @pytest.mark.clause("W-18")
 def test_an_error_in_one_process_ends_all(harness: Harness, tmp_path: Path) -> None:
     began = time.monotonic()
-    with pytest.raises(Exception, match="ArithmeticError: raised on purpose"):
+    with pytest.raises(Exception, match="ArithmeticError: raised on purpose") as caught:
         start(harness, 2, scenarios.failing, str(tmp_path))
+    assert str(caught.value).startswith("Process 1 failed:\n\nTraceback (most recent call last):")
     assert time.monotonic() - began < 60  # of which 30 are for starting up on a busy machine
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import traceback
 from contextlib import suppress
@@ -78,6 +79,14 @@ def read(folder: str, pid: int) -> Report | None:
         return Report(**json.loads(_place(Path(folder), pid).read_text(encoding="ascii")))
     except (OSError, ValueError, TypeError):  # there is none
         return None
+
+
+def is_consequence(brief: str) -> bool:
+    """Whether an exception reads like that of a process whose partner is gone."""
+    return _PARTNER_GONE.search(brief) is not None
+
+
+_PARTNER_GONE = re.compile(r"[Cc]onnection|[Bb]roken pipe|\bpeer\b|[Tt]imed? ?out|gloo|NCCL|\(External\)")
 
 
 def has_begun(folder: str, pid: int) -> bool:

@@ -60,7 +60,7 @@ def handled(signums: Sequence[int], handler: Callable[[int, Any], None]) -> Iter
     if threading.current_thread() is threading.main_thread():
         for signum in signums:
             before = signal.getsignal(signum)
-            if before in _UNCARED_FOR and not _is_natively_handled(signum):
+            if before in _UNCARED_FOR and not is_natively_handled(signum):
                 taken[int(signum)] = before
                 signal.signal(signum, handler)
     try:
@@ -76,7 +76,7 @@ def end_by(signum: int) -> None:
     signal.raise_signal(signum)
 
 
-def _is_natively_handled(signum: int) -> bool:
+def is_natively_handled(signum: int) -> bool:
     """Whether native code has set a handler that is to stay, of which Python says that nobody handles the signal."""
     if os.name != "posix" or signal.getsignal(signum) != signal.SIG_DFL:
         return False

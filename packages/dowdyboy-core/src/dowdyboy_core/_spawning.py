@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -263,9 +264,13 @@ class _Job:
         reports = self._reports()
         # Nothing that another process does has one killed: it was the first. What else ends without a word is seen
         # at once; what fails since it is gone has an exception to raise and to report, and comes later.
-        times = {rank: self._seen[rank] for rank in self._failed()}
+        times = {rank: self._seen[rank] for rank in self._failed() if not (reports and self._was_told(rank))}
         times |= {rank: report.time for rank, report in reports.items()}
-        times |= {rank: 0.0 for rank in times if rank not in reports and self._status(rank) == -signal.SIGKILL}
+        silent = {rank: self._status(rank) for rank in times if rank not in reports}
+        times |= {rank: 0.0 for rank, status in silent.items() if status == -signal.SIGKILL}
+        # Frameworks abort a process whose partner is gone, sometimes while the partner is still about to say why.
+        if not all(_failures.is_consequence(report.brief) for report in reports.values()):
+            times |= {rank: math.inf for rank, status in silent.items() if status == -signal.SIGABRT}
         first, *others = sorted(times, key=lambda rank: times[rank])
         report = reports.get(first)
         text = f"Process {first} failed:\n\n{report.text}" if report else f"Process {first} {self._end_of(first)}."
@@ -275,6 +280,10 @@ class _Job:
             text = "\n".join([text.rstrip(), "", "and after it:", *lines])
         raised = report is not None and not report.leaves
         return Failure(first, self._processes[first].pid or 0, self._status(first), raised, text)
+
+    def _was_told(self, rank: int) -> bool:
+        """Whether a process has ended by a signal that was passed on to it."""
+        return self._received is not None and self._status(rank) in {-signum for signum in SIGNALS}
 
     def _end_of(self, rank: int) -> str:
         """How a process has ended that has reported nothing."""

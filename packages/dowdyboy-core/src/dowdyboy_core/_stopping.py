@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ._signals import ECHO, Watch, end_by, handled, stopping_signals
+from ._signals import ECHO, Watch, end_by, handled, is_natively_handled, stopping_signals
 
 PERIOD = 0.5
 """Seconds from one time to the next that several processes ask one another whether to stop.
@@ -178,6 +178,18 @@ def tell(signum: int) -> None:
         os.write(2, text.encode())
 
 
+def ignore_in_worker() -> None:
+    """Has a worker of a loader leave the signals that stop a run, but for SIGTERM, to the process that it works for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in stopping_signals(os.environ):
+        handler = signal.getsignal(signum)
+        listened_to = getattr(handler, "__func__", None) is Stopping._note  # by the process that it was forked from
+        if signum != signal.SIGTERM and (
+            listened_to or (handler == signal.SIG_DFL and not is_natively_handled(signum))
+        ):
+            signal.signal(signum, signal.SIG_IGN)
+
+
 class WorkerInit:
     """Has a worker of a loader outlive a signal that its whole job got, and not the process that it works for.
 
@@ -197,7 +209,7 @@ class WorkerInit:
         """Runs in the worker, at its start."""
         import multiprocessing
 
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ignore_in_worker()
         if _TELLS_SENDER:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         parent = multiprocessing.parent_process()

@@ -50,7 +50,8 @@ def apart_on_error() -> Iterator[None]:
         raise
     except BaseException as error:
         _apart = True
-        _failures.report(error)
+        if not isinstance(error, KeyboardInterrupt):
+            _failures.report(error)
         raise
 
 

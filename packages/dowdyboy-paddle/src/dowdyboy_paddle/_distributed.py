@@ -25,6 +25,7 @@ from paddle.distributed.parallel import sync_params_buffers
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
 from dowdyboy_core._errors import unused_parameters
+from dowdyboy_core._failures import is_consequence
 from dowdyboy_core._replica import Exchange
 from dowdyboy_core._replica import Replica as _Replica
 from dowdyboy_core._replica import replicate as _replicate
@@ -84,22 +85,26 @@ def join(device: str) -> None:
 
 
 def _show_failures() -> None:
-    """Has an exception of this process printed where paddle's launcher shows it.
+    """Has an exception of this process printed where paddle's launcher shows it, with the process's number.
 
     The launcher shows the output of its first process as it comes, and at the end that of the first one that it finds
     failed: seldom the one that failed first, since the others follow at once.
     """
     shown = Path(os.environ.get("PADDLE_LOG_DIR", ""), "workerlog.0")
     rank, local_rank, _ = from_environment()
-    if local_rank == 0 or not shown.is_file():
+    if not shown.is_file():
         return
     show_here = sys.excepthook
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        trouble = "".join(traceback.format_exception_only(kind, error))
+        heading = f"Process {rank} failed{', since another one is gone' if is_consequence(trouble) else ''}:\n"
+        if local_rank:
+            text = heading + "".join(traceback.format_exception(kind, error, trace))
+            with suppress(OSError), shown.open("a", encoding="utf-8") as file:
+                file.write(text)
+        sys.stderr.write(heading)
         show_here(kind, error, trace)
-        text = "".join(traceback.format_exception(kind, error, trace))
-        with suppress(OSError), shown.open("a", encoding="utf-8") as file:
-            file.write(f"Process {rank} failed:\n{text}")
 
     sys.excepthook = show
 

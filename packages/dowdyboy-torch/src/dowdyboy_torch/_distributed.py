@@ -7,6 +7,7 @@ MASTER_PORT in their environment; nothing here asks for more.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import pickle  # noqa: TID251 - between the processes of one job, as all_gather_object does it
 import re
@@ -14,8 +15,11 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -27,6 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
 from dowdyboy_core._errors import unused_parameters
+from dowdyboy_core._failures import is_consequence
 from dowdyboy_core._replica import Exchange
 from dowdyboy_core._replica import Replica as _Replica
 from dowdyboy_core._replica import replicate as _replicate
@@ -62,6 +67,33 @@ def join(device: torch.device) -> None:
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, device_id=device_id)
         # Its threads would otherwise outlive the interpreter now and then, which ends the process with an abort.
         atexit.register(_leave)
+        _show_failures()
+
+
+def _show_failures() -> None:
+    """Has torchrun name the exception of this process as the cause, if it was the first.
+
+    By itself it goes by who is seen to end first: often one whose partner is gone, and that was aborted for it, while
+    the partner is still about to end.
+    """
+    told = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if told is None:
+        return
+    show_here = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        brief = "".join(traceback.format_exception_only(kind, error)).strip()
+        # It takes the earliest of whole seconds, in which another one may have followed.
+        when = int(time.time()) - (not is_consequence(brief))
+        stack = "".join(traceback.format_exception(kind, error, trace))
+        about = {"message": brief, "extraInfo": {"py_callstack": stack, "timestamp": str(when)}}
+        file = Path(told)
+        if not (file.exists() and file.stat().st_size):  # else the script records its errors itself
+            with suppress(OSError):
+                file.write_text(json.dumps({"message": about}), encoding="utf-8")
+        show_here(kind, error, trace)
+
+    sys.excepthook = show
 
 
 def _leave() -> None:
