@@ -37,9 +37,9 @@ class DrawnOneLater(Mutant):
         change(JsonLinesTracker, "write", make, patch)
 
 
-@caught("G-3", "test_fit_and_test_write_on_in_the_same_curves")
+@caught("G-13", "test_what_comes_later_is_drawn_behind_what_is_there")
 class CurvesBegunAnew(Mutant):
-    """Begins the viewer's files anew each time that they are opened."""
+    """Begins the viewer's files anew in each trainer."""
 
     def alter(self, patch: MonkeyPatch) -> None:
         def make(original: Any) -> Any:
@@ -50,6 +50,24 @@ class CurvesBegunAnew(Mutant):
             return opened
 
         change(JsonLinesTracker, "__init__", make, patch)
+
+
+@caught("G-3", "test_fit_and_test_write_on_in_the_same_curves")
+class CurvesBegunAnewEachTime(Mutant):
+    """Begins the viewer's files anew after each fit and test."""
+
+    def alter(self, patch: MonkeyPatch) -> None:
+        def make(original: Any) -> Any:
+            def write(self: Any, points: Any) -> None:
+                if getattr(self, "closed", False):
+                    self._path.unlink()
+                self.closed = False
+                original(self, points)
+
+            return write
+
+        change(JsonLinesTracker, "write", make, patch)
+        change(JsonLinesTracker, "close", lambda original: lambda self: setattr(self, "closed", True), patch)
 
 
 @caught("G-3", "test_without_a_viewer_there_is_no_folder")

@@ -35,6 +35,7 @@ SCENARIOS = {
             "resuming",
             "elsewhere",
             "own_disks",
+            "in_use",
             "stopping",
         ],
         "_scenario_of_frameworks": ["long_training"],
