@@ -189,6 +189,10 @@ class Harness(ABC):
     def read_curves(self, folder: Path) -> dict[str, list[tuple[int, float]]]:
         """For each curve in the viewer's files its points (step, value) in order, by the viewer's own reader."""
 
+    @abstractmethod
+    def read_times(self, folder: Path) -> dict[str, list[float]]:
+        """For each curve in the viewer's files the times of its points, in seconds since 1970, in the same order."""
+
     # ---- the same for all
 
     def common(self, array: NDArray[Any]) -> NDArray[Any]:

@@ -37,19 +37,30 @@ class DrawnOneLater(Mutant):
         change(JsonLinesTracker, "write", make, patch)
 
 
-@caught("G-3", "test_fit_and_test_write_on_in_the_same_curves")
+@caught("G-13", "test_what_comes_later_is_drawn_behind_what_is_there")
 class CurvesBegunAnew(Mutant):
-    """Begins the viewer's files anew each time that they are opened."""
+    """Drops what is there when a run begins anew."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._metrics, "go_on", lambda original: lambda: trainer._metrics.cut_back(0))
+
+
+@caught("G-3", "test_fit_and_test_write_on_in_the_same_curves")
+class CurvesBegunAnewEachTime(Mutant):
+    """Begins the viewer's files anew after each fit and test."""
 
     def alter(self, patch: MonkeyPatch) -> None:
         def make(original: Any) -> Any:
-            def opened(self: Any, folder: Any) -> None:
-                (folder / "curves.jsonl").unlink(missing_ok=True)
-                original(self, folder)
+            def write(self: Any, points: Any) -> None:
+                if getattr(self, "closed", False):
+                    self._path.unlink()
+                self.closed = False
+                original(self, points)
 
-            return opened
+            return write
 
-        change(JsonLinesTracker, "__init__", make, patch)
+        change(JsonLinesTracker, "write", make, patch)
+        change(JsonLinesTracker, "close", lambda original: lambda self: setattr(self, "closed", True), patch)
 
 
 @caught("G-3", "test_without_a_viewer_there_is_no_folder")

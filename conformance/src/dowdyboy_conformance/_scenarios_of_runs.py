@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dowdyboy_core import _stopping
+from dowdyboy_core._lock import RunLock
 
 from ._data import Augmented
 from ._harness import Harness
@@ -247,6 +248,18 @@ def own_disks(harness: Harness, out_dir: Path) -> Any:
     finally:
         os.chdir(home)
     return errors
+
+
+def in_use(harness: Harness, out_dir: Path) -> Any:
+    """The error where the first process finds the folder in use, and the epoch that is trained once it is free."""
+    run = build(harness, out_dir)
+    other = RunLock(out_dir, print)
+    if run.trainer.rank == 0:
+        other.take()
+    kind, text = _error(run.fit) or ["", ""]
+    other.release()
+    run.fit()
+    return kind, text, run.trainer.epoch
 
 
 def skipped_branch(spec: str, out_dir: str, every: int) -> None:

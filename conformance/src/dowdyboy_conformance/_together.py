@@ -35,6 +35,7 @@ SCENARIOS = {
             "resuming",
             "elsewhere",
             "own_disks",
+            "in_use",
             "stopping",
         ],
         "_scenarios_of_hooks": ["interludes"],

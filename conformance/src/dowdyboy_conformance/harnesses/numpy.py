@@ -182,3 +182,9 @@ class NumpyHarness(Harness):
         for line in map(json.loads, (folder / "curves.jsonl").read_text(encoding="utf-8").splitlines()):
             points.setdefault(line["curve"], []).append((line["step"], line["value"]))
         return points
+
+    def read_times(self, folder: Path) -> dict[str, list[float]]:
+        times: dict[str, list[float]] = {}
+        for line in map(json.loads, (folder / "curves.jsonl").read_text(encoding="utf-8").splitlines()):
+            times.setdefault(line["curve"], []).append(line["time"])
+        return times

@@ -175,3 +175,9 @@ class TorchHarness(Harness):
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
         events.Reload()
         return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+    def read_times(self, folder: Path) -> dict[str, list[float]]:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+        return {tag: [point.wall_time for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
