@@ -37,6 +37,7 @@ SCENARIOS = {
             "own_disks",
             "stopping",
         ],
+        "_scenarios_of_models": ["uses", "disguise", "thawing", "adversarial", "refusals", "drifting"],
         "_scenario_of_frameworks": ["long_training"],
     }.items()
     for name in names

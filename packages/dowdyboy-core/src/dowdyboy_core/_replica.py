@@ -116,7 +116,10 @@ class Exchange(ABC):
 
     def call(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:
         """Computes the model; evaluation is each process's own affair."""
-        if not (self._is_training() and self.is_recording() and self._is_trained()):
+        if not (self._is_training() and self.is_recording()):
+            return self.model(*inputs, **named)
+        if not self._is_trained():
+            self.touch()
             return self.model(*inputs, **named)
         self._used = True
         self._touched += 1
