@@ -86,6 +86,10 @@ class Harness(ABC):
         """Makes all parameters of a model untrainable."""
 
     @abstractmethod
+    def unfreeze(self, model: Any) -> None:
+        """Makes all parameters of a model trainable again."""
+
+    @abstractmethod
     def optimizer(
         self, name: str, models: Sequence[Any], lr: float, *, schedule: str | None = None, mode: str = "min"
     ) -> Optimizing:

@@ -151,7 +151,7 @@ class FirstModelAlone(Mutant):
 
     def spoil(self, trainer: Any) -> None:
         def make(original: Any) -> Any:
-            return lambda model, **named: model if trainer._backend._replicas else original(model, **named)
+            return lambda model, **named: model if trainer._backend._exchanges._made else original(model, **named)
 
         change(trainer._backend, "prepare_model", make)
 

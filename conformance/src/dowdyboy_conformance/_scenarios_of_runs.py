@@ -91,7 +91,7 @@ def divergence(harness: Harness, out_dir: Path) -> Any:
         if ep == 2 and trainer.rank == trainer.world_size - 1:
             harness.overwrite(dict(harness.native_parameters(run.model))["fc1.bias"], 5.0)
 
-    return _error(lambda: run.fit(on_epoch_end=end))
+    return error_of(lambda: run.fit(on_epoch_end=end))
 
 
 def exchanges(harness: Harness, out_dir: Path) -> Any:
@@ -134,7 +134,8 @@ def _counted(trainer: Any) -> list[Any]:
     return calls
 
 
-def _error(action: Any) -> list[str] | None:
+def error_of(action: Any) -> list[str] | None:
+    """The kind and the text of the error that an action raises; None if it raises none."""
     try:
         action()
     except Exception as error:
@@ -241,10 +242,10 @@ def own_disks(harness: Harness, out_dir: Path) -> Any:
     try:
         settings: dict[str, Any] = {"epoch": 2, "enable_save_checkpoint": True}
         build(harness, Path("run"), **settings).fit()
-        errors = [_error(lambda: build(harness, Path("run"), resume="auto", **settings).fit())]
+        errors = [error_of(lambda: build(harness, Path("run"), resume="auto", **settings).fit())]
         if rank:
             shutil.copytree(out_dir / "disk_0/run/checkpoint/epoch_1", "run/checkpoint/last_epoch_2")
-        errors.append(_error(lambda: build(harness, Path("run"), resume="auto", **settings).fit()))
+        errors.append(error_of(lambda: build(harness, Path("run"), resume="auto", **settings).fit()))
     finally:
         os.chdir(home)
     return errors

@@ -39,6 +39,7 @@ SCENARIOS = {
             "stopping",
         ],
         "_scenarios_of_hooks": ["interludes"],
+        "_scenarios_of_models": ["uses", "disguise", "thawing", "adversarial", "refusals", "drifting"],
         "_scenario_of_frameworks": ["long_training"],
     }.items()
     for name in names

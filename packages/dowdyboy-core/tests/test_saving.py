@@ -131,8 +131,9 @@ def test_weights_that_differ_between_processes_are_not_saved(
     with pytest.raises(SetupError) as caught:
         several(crashing, tmp_path, digests_and(answer)).fit(plain_step)
     assert str(caught.value) == (
-        f"The weights of processes 0 and 1 differ, first in {first!r} ({count} of 2 parameters). If some parameters "
-        "get no gradient in some steps, set find_unused_parameters=True; and let every process run the same steps."
+        f"The weights of processes 0 and 1 differ, first in {first!r} ({count} of 2 parameters). Let every process "
+        "run the same steps; compute with the models of get_models(), since gradients of get_raw_models() stay in "
+        "their process; and if some parameters get no gradient in some steps, set find_unused_parameters=True."
     )
     assert not (tmp_path / "checkpoint").exists()
 

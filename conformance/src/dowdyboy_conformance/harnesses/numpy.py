@@ -90,6 +90,10 @@ class NumpyHarness(Harness):
         for parameter in model.parameters().values():
             parameter.trainable = False
 
+    def unfreeze(self, model: Any) -> None:
+        for parameter in model.parameters().values():
+            parameter.trainable = True
+
     def optimizer(
         self, name: str, models: Sequence[Any], lr: float, *, schedule: str | None = None, mode: str = "min"
     ) -> Optimizing:

@@ -97,6 +97,10 @@ class PaddleHarness(Harness):
         for parameter in model.parameters():
             parameter.stop_gradient = True
 
+    def unfreeze(self, model: Any) -> None:
+        for parameter in model.parameters():
+            parameter.stop_gradient = False
+
     def optimizer(
         self, name: str, models: Sequence[Any], lr: float, *, schedule: str | None = None, mode: str = "min"
     ) -> Optimizing:

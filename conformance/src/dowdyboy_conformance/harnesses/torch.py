@@ -79,6 +79,9 @@ class TorchHarness(Harness):
     def freeze(self, model: Any) -> None:
         model.requires_grad_(False)
 
+    def unfreeze(self, model: Any) -> None:
+        model.requires_grad_(True)
+
     def optimizer(
         self, name: str, models: Sequence[Any], lr: float, *, schedule: str | None = None, mode: str = "min"
     ) -> Optimizing:

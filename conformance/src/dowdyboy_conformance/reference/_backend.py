@@ -14,7 +14,7 @@ from dowdyboy_core import Backend, ConfigError, Tracker
 from dowdyboy_core._config import DeviceRequest
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._order import Isolate
-from dowdyboy_core._replica import Exchanges, exchange_of, exchanges_of, unsynchronised, unwrap
+from dowdyboy_core._replica import Exchanges, exchanges_of, unsynchronised, unwrap
 from dowdyboy_core._state import Array, check_entries
 
 from . import _data, _distributed, _state
@@ -33,7 +33,7 @@ class NumpyBackend(Backend):
     trackers = ("jsonl",)
 
     def __init__(self) -> None:
-        self._exchanges = Exchanges()
+        self._exchanges: Exchanges[_distributed.NumpyExchange] = Exchanges()
 
     # ---- where it runs
 
@@ -97,9 +97,9 @@ class NumpyBackend(Backend):
             return model
         if sync_bn:
             _distributed.synchronise_batch_norm(model)
-        replica = _distributed.replicate(model, find_unused_parameters)
-        self._exchanges.add(exchange_of(replica))
-        return replica
+        exchange = _distributed.NumpyExchange(model, find_unused_parameters)
+        self._exchanges.add(exchange)
+        return _distributed.replicate(exchange)
 
     def unwrap_model(self, model: Any) -> Any:
         return unwrap(model)

@@ -141,9 +141,9 @@ class NumpyExchange(Exchange):
                 _set_mean(parameter, [each["gradients"].get(path) for each in all_own])
 
 
-def replicate(model: Module, find_unused_parameters: bool) -> Replica:
-    """What stands for a model in several processes."""
-    return _replicate(Replica, Module, NumpyExchange(model, find_unused_parameters))
+def replicate(exchange: NumpyExchange) -> Replica:
+    """What stands for the model of an exchange."""
+    return _replicate(Replica, Module, exchange)
 
 
 def _refuse_unused(trained: list[str], fresh: list[list[str]]) -> None:

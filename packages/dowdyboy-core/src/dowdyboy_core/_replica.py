@@ -1,9 +1,9 @@
 """What ``get_models`` gives in several processes: a stand-in for the user's model, whose gradients are exchanged.
 
 The stand-in is the model to whoever looks at it: every attribute, method and operator is the model's own, so that one
-script runs in one process and in several. A framework's wrapper is different: it knows a model's ``forward`` alone, and
-what is computed in any other way (by another method, by a part of the model, in several calls) is not exchanged. Here an
-exchange is made ready right before the backward pass, for whatever was computed by then.
+script runs in one process and in several. A framework's wrapper is different: it knows a model's ``forward`` alone,
+and what is computed in any other way (by another method, by a part of it, in several calls) is not exchanged. Here
+an exchange is made ready right before the backward pass, for whatever was computed by then.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import ReferenceType, ref
 
 from ._errors import SetupError, list_paths
 
 _Kind = TypeVar("_Kind", bound="Replica")
+_Exchange = TypeVar("_Exchange", bound="Exchange")
 
 
 class Exchange(ABC):
@@ -63,7 +64,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def connect(self) -> None:
-        """Has the gradients of ``parameters`` exchanged from here on, in place of those before; in all processes alike."""
+        """Has the gradients of ``parameters`` exchanged from here on, and no others; in all processes alike."""
 
     @abstractmethod
     def forward(self, *inputs: Any, **named: Any) -> Any:
@@ -115,7 +116,10 @@ class Exchange(ABC):
 
     def call(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:
         """Computes the model; evaluation is each process's own affair."""
-        if not (self._is_training() and self.is_recording() and self._is_trained()):
+        if not (self._is_training() and self.is_recording()):
+            return self.model(*inputs, **named)
+        if not self._is_trained():
+            self.touch()
             return self.model(*inputs, **named)
         self._used = True
         self._touched += 1
@@ -197,7 +201,7 @@ class Replica:
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         return exchange_of(self).call(inputs, named)
 
-    def __dir__(self) -> Iterable[str]:
+    def __dir__(self) -> list[str]:
         return dir(exchange_of(self).model)
 
     def __repr__(self) -> str:
@@ -240,17 +244,17 @@ def unwrap(model: Any) -> Any:
     return exchange_of(model).model if issubclass(type(model), Replica) else model
 
 
-class Exchanges:
+class Exchanges(Generic[_Exchange]):
     """The exchanges of a backend's models, in the order in which they were made, as long as their stand-ins live."""
 
     def __init__(self) -> None:
-        self._made: list[ReferenceType[Exchange]] = []
+        self._made: list[ReferenceType[_Exchange]] = []
 
-    def add(self, exchange: Exchange) -> None:
+    def add(self, exchange: _Exchange) -> None:
         """Takes one more."""
         self._made = [*(made for made in self._made if made() is not None), ref(exchange)]
 
-    def before_backward(self, loss: Any) -> list[Exchange]:
+    def before_backward(self, loss: Any) -> list[_Exchange]:
         """Makes them ready for the backward pass of a loss, and gives those that exchange gradients in it."""
         return [exchange for made in self._made if (exchange := made()) is not None and exchange.before_backward(loss)]
 

@@ -97,8 +97,9 @@ def check_equal_weights(backend: Backend, parts: Assembly) -> None:
     compared = {**parts.trained, **parts.trained_parameters(parts.raw_models())}
     own = {name: zlib.crc32(backend.tensor_state(parameter).data) for name, parameter in compared.items()}
     for rank, other in enumerate(backend.gather(own)):
-        # What only some of them train, as of now, they are told when the next epoch begins.
-        different = [name for name in own if name in other and other[name] != own[name]]
+        # Of what only some of them train since on_epoch_end the next epoch tells.
+        common = [name for name in own if name in other or name in parts.trained]
+        different = [name for name in common if other.get(name) != own[name]]
         if different:
             raise SetupError(
                 f"The weights of processes {backend.rank} and {rank} differ, first in {different[0]!r} "

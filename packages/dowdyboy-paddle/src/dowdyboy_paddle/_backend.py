@@ -20,7 +20,7 @@ from dowdyboy_core._config import DeviceRequest
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._nested import map_leaves
 from dowdyboy_core._order import Isolate
-from dowdyboy_core._replica import Exchanges, exchange_of, exchanges_of, unsynchronised, unwrap
+from dowdyboy_core._replica import Exchanges, exchanges_of, unsynchronised, unwrap
 from dowdyboy_core._state import Array
 
 from . import _data, _distributed, _own, _state
@@ -46,7 +46,7 @@ class PaddleBackend(Backend):
         self._device = "cpu"
         self._place: Any = paddle.CPUPlace()
         self._contexts = ForwardContexts("no")
-        self._exchanges = Exchanges()
+        self._exchanges: Exchanges[_distributed.PaddleExchange] = Exchanges()
 
     # ---- where it runs
 
@@ -156,9 +156,9 @@ class PaddleBackend(Backend):
             return model
         if sync_bn:
             model = synchronise_batch_norm(model, self._device)
-        replica = _distributed.replicate(model, find_unused_parameters)
-        self._exchanges.add(exchange_of(replica))
-        return replica
+        exchange = _distributed.PaddleExchange(model, find_unused_parameters)
+        self._exchanges.add(exchange)
+        return _distributed.replicate(exchange)
 
     def unwrap_model(self, model: Any) -> Any:
         return unwrap(model)

@@ -34,9 +34,9 @@ from dowdyboy_core._together import end_together
 
 from . import _state
 
-# The parameters of a model call each reducer that was made for them in every backward pass, whether it is still there or
-# not, and the process would crash. So they live as long as the model does, each with its settings and its parameters,
-# and serve again where the same are asked for. One that was not made ready does nothing when it is called.
+# The parameters of a model call each reducer that was made for them in every backward pass, and the process crashes
+# where that is gone. So reducers live as long as the model does, each with its settings and its parameters, and serve
+# again where the same are asked for. One that was not made ready does nothing when it is called.
 _reducers: WeakKeyDictionary[paddle.nn.Layer, list[tuple[bool, list[Any], Any]]] = WeakKeyDictionary()
 
 
@@ -228,9 +228,9 @@ def _tensors(outputs: Any) -> Iterator[Any]:
         yield from _tensors(list(outputs.values()))
 
 
-def replicate(model: paddle.nn.Layer, find_unused_parameters: bool) -> Replica:
-    """What stands for a model in several processes."""
-    return _replicate(Replica, paddle.nn.Layer, PaddleExchange(model, find_unused_parameters))
+def replicate(exchange: PaddleExchange) -> Replica:
+    """What stands for the model of an exchange."""
+    return _replicate(Replica, paddle.nn.Layer, exchange)
 
 
 def check_used(exchanges: Sequence[Exchange]) -> None:

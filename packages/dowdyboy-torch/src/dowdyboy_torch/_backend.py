@@ -19,7 +19,7 @@ from dowdyboy_core._config import DeviceRequest
 from dowdyboy_core._data import MapParts, StreamParts
 from dowdyboy_core._nested import map_leaves
 from dowdyboy_core._order import Isolate
-from dowdyboy_core._replica import Exchanges, exchange_of, exchanges_of, unsynchronised, unwrap
+from dowdyboy_core._replica import Exchanges, exchanges_of, unsynchronised, unwrap
 from dowdyboy_core._state import Array
 
 from . import _data, _distributed, _own, _state
@@ -43,7 +43,7 @@ class TorchBackend(Backend):
     def __init__(self) -> None:
         self._device = torch.device("cpu")
         self._contexts = ForwardContexts("no", self._device)
-        self._exchanges = Exchanges()
+        self._exchanges: Exchanges[_distributed.TorchExchange] = Exchanges()
 
     # ---- where it runs
 
@@ -151,9 +151,9 @@ class TorchBackend(Backend):
             return model
         if sync_bn:
             model = synchronise_batch_norm(model, self._device)
-        replica = _distributed.replicate(model, self._device, find_unused_parameters)
-        self._exchanges.add(exchange_of(replica))
-        return replica
+        exchange = _distributed.TorchExchange(model, self._device, find_unused_parameters)
+        self._exchanges.add(exchange)
+        return _distributed.replicate(exchange)
 
     def unwrap_model(self, model: Any) -> Any:
         return unwrap(model)

@@ -236,9 +236,9 @@ class TorchExchange(Exchange):
             raise unused_parameters([names[int(place)] for place in unused[1].split()]) from error
 
 
-def replicate(model: torch.nn.Module, device: torch.device, find_unused_parameters: bool) -> Replica:
-    """What stands for a model in several processes."""
-    return _replicate(Replica, torch.nn.Module, TorchExchange(model, device, find_unused_parameters))
+def replicate(exchange: TorchExchange) -> Replica:
+    """What stands for the model of an exchange."""
+    return _replicate(Replica, torch.nn.Module, exchange)
 
 
 def align_untrained(models: Sequence[Any]) -> None:
