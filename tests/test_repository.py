@@ -123,6 +123,15 @@ def test_siblings_are_pinned_exactly(project: Path) -> None:
 
 
 @pytest.mark.parametrize("project", PROJECTS[1:], ids=lambda project: project.name)
+def test_every_python_that_is_named_is_tested(project: Path) -> None:
+    prefix = "Programming Language :: Python :: 3."
+    named = {each.rpartition(" ")[2] for each in metadata(project)["classifiers"] if each.startswith(prefix)}
+    [matrix] = read_toml(ROOT / "hatch.toml")["envs"]["py"]["matrix"]
+    assert named == set(matrix["python"])
+    assert metadata(project)["requires-python"] == f">={matrix['python'][0]}"
+
+
+@pytest.mark.parametrize("project", PROJECTS[1:], ids=lambda project: project.name)
 def test_projects_share_their_metadata(project: Path) -> None:
     core, other = metadata(PROJECTS[0]), metadata(project)
     for key in ("authors", "license", "license-files", "readme", "requires-python", "urls"):
@@ -139,6 +148,19 @@ def test_each_project_carries_the_license(project: Path) -> None:
 def test_backends_have_the_same_files() -> None:
     torch, paddle = ({path.relative_to(package).as_posix() for path in modules(package)} for package in (TORCH, PADDLE))
     assert torch == paddle
+
+
+@pytest.mark.parametrize(("package", "distribution"), [(TORCH, "torch"), (PADDLE, "paddlepaddle")])
+def test_the_oldest_framework_is_the_same_all_over(package: Path, distribution: str) -> None:
+    text = (package / "_framework.py").read_text(encoding="utf-8")
+    [least] = re.findall(r"^LEAST = \((\d+), (\d+)\)$", text, re.MULTILINE)
+    wanted = f"{distribution}>={'.'.join(least)}"
+    assert [each for each in metadata(package.parents[1])["dependencies"] if each.startswith(distribution)] == [wanted]
+    oldest = read_toml(ROOT / "hatch.toml")["envs"]["oldest"]["dependencies"]
+    assert f"{wanted.replace('>=', '==')}.0" in oldest
+    named = {re.split("[=~]=", each)[0] for each in oldest}
+    ranges = {each.partition(">=")[0] for each in metadata(package.parents[1])["dependencies"] if ">=" in each}
+    assert ranges <= named, "hatch.toml's oldest environment leaves out a range"
 
 
 def test_core_imports_no_framework() -> None:
@@ -204,7 +226,7 @@ def test_documented_commands_exist(name: str) -> None:
     assert (ROOT / name).is_file(), f"{name} is missing"
     text = (ROOT / name).read_text(encoding="utf-8")
     environments = read_toml(ROOT / "hatch.toml")["envs"]
-    scripts = {f"{env}:{script}" for env, table in environments.items() for script in table["scripts"]}
+    scripts = {f"{env}:{script}" for env, table in environments.items() for script in table.get("scripts", ())}
     commands = set(re.findall(r"hatch run ([\w:-]+)", text))
     assert commands, f"{name} names no `hatch run` command"
     assert commands <= scripts | {script.removeprefix("default:") for script in scripts} | TOOLS

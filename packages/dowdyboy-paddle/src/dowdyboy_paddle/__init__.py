@@ -10,6 +10,7 @@ from dowdyboy_core import (
     __version__,
 )
 
+from . import _framework  # noqa: F401 - first of all, since it may be too old
 from ._distributed import spawn
 from .trainer import Trainer
 

@@ -1,0 +1,10 @@
+"""PaddlePaddle, which has to be one that this package can work with. Imported before all that uses it."""
+
+import paddle
+
+from dowdyboy_core._version import require
+
+LEAST = (3, 0)
+"""The oldest version, as in pyproject.toml."""
+
+require("PaddlePaddle", "paddlepaddle", paddle.__version__, LEAST)
