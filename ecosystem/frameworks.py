@@ -250,7 +250,12 @@ class Paddle(Framework):
         return isinstance(value, self._paddle.nn.Layer)
 
     def collate(self, loader: Any) -> Any:
-        return loader.collate_fn or self._paddle.io.dataloader.collate.default_collate_fn
+        collate = loader.collate_fn or self._paddle.io.dataloader.collate.default_collate_fn
+
+        def as_its_loader(samples: list[Any]) -> list[Any]:
+            return [self._paddle.to_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in collate(samples)]
+
+        return as_its_loader
 
     def train(self, model: Any) -> None:
         model.train()

@@ -39,6 +39,7 @@ class Parts:
         after_epoch: called with the number of the epoch when it is over; a number that it gives has to be equal, too.
         train_batch_by_hand: what a loop by hand does in place of forward, backward and step; gives the loss.
         more: gives further tensors and numbers that have to be equal at the end, by name.
+        told_of_scheduler: whether the trainer is given the scheduler, too.
         saved_as: the module whose names a checkpoint has to have, where the model wraps it.
     """
 
@@ -56,6 +57,7 @@ class Parts:
     after_epoch: Callable[[int], float | None] | None = None
     train_batch_by_hand: Callable[[Any], float] | None = None
     more: Callable[[], dict[str, Any]] | None = None
+    told_of_scheduler: bool = True
     saved_as: Any = None
 
     def optimizers(self) -> list[Any]:
@@ -204,7 +206,7 @@ def by_trainer(run: Run, folder: Path, kill: Kill | None = None) -> None:
     trainer.set_model(parts.model)
     if parts.components:
         trainer.set_components(parts.components)
-    trainer.set_optimizers(parts.optimizers(), parts.schedulers())
+    trainer.set_optimizers(parts.optimizers(), parts.schedulers() if parts.told_of_scheduler else None)
     if parts.val_loader is not None:
         trainer.set_val_dataloader(parts.val_loader)
     trainer.fit(train_step, None if parts.val_loader is None else val_step, on_epoch_end)
