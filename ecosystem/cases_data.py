@@ -91,7 +91,7 @@ def shards_by_workers() -> Parts:
     "shards that are shuffled within a buffer",
     "torch",
     ("webdataset",),
-    note="by itself `shuffle` draws from a stream seeded by the clock; `shuffle(size, rng=random)` has it draw from Python's "
+    note="by itself `shuffle` draws from a stream seeded by the clock; `shuffle(size, rng=random)` draws from Python's "
     "global one, which the run seeds",
 )
 def shards_shuffled() -> Parts:

@@ -18,8 +18,8 @@ from .cases_torch import classify, loader, perceptron, vectors
 from .harness import Parts, case
 
 SCHEDULE_FREE = (
-    "`optimizer.train()` in train_step, `optimizer.eval()` in val_step and on_epoch_end: then the checkpoint of an epoch "
-    "holds the averaged weights; one within an epoch (`save_steps`, a signal) holds those that are trained"
+    "`optimizer.train()` in train_step, `optimizer.eval()` in val_step and on_epoch_end: then the checkpoint of an "
+    "epoch holds the averaged weights; one within an epoch (`save_steps`, a signal) holds those that are trained"
 )
 
 
@@ -63,7 +63,9 @@ case("Lion", "torch", ("lion-pytorch",))(_with(lion_pytorch.Lion, lr=0.01))
 case("Prodigy", "torch", ("prodigyopt",))(_with(prodigyopt.Prodigy))
 for _name in ("AdaBelief", "Adan", "CAME", "Lamb", "MARS", "Ranger21", "SOAP", "ScheduleFreeRAdam"):
     if _name == "ScheduleFreeRAdam":
-        case(f"{_name}", "torch", ("pytorch_optimizer",), note=SCHEDULE_FREE)(_free(pytorch_optimizer.ScheduleFreeRAdam))
+        case(f"{_name}", "torch", ("pytorch_optimizer",), note=SCHEDULE_FREE)(
+            _free(pytorch_optimizer.ScheduleFreeRAdam)
+        )
     else:
         more = {"num_iterations": 12} if _name == "Ranger21" else {}
         case(_name, "torch", ("pytorch_optimizer",))(_with(getattr(pytorch_optimizer, _name), lr=0.01, **more))

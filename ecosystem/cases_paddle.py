@@ -133,7 +133,12 @@ def plateau() -> Parts:
     return Parts(model, optimizer, vectors(), classify, scheduler, val_loader=val_loader)
 
 
-@case("paddle: OneCycleLR, step by step", "paddle", by_step=True, note="the hook steps the optimizer itself (`auto_optimize=False`, `auto_schedule=False`)")
+@case(
+    "paddle: OneCycleLR, step by step",
+    "paddle",
+    by_step=True,
+    note="the hook steps the optimizer itself (`auto_optimize=False`, `auto_schedule=False`)",
+)
 def one_cycle() -> Parts:
     model = perceptron()
     scheduler = paddle.optimizer.lr.OneCycleLR(0.1, 12)
@@ -187,7 +192,9 @@ class Tied(nn.Layer):
 
     def forward(self, x: Any) -> Any:
         found = self.embedding(x).mean(1)
-        return paddle.matmul(found, self.embedding.weight, transpose_y=True) if self.output is None else self.output(found)
+        return (
+            paddle.matmul(found, self.embedding.weight, transpose_y=True) if self.output is None else self.output(found)
+        )
 
 
 def words() -> Any:
@@ -220,7 +227,11 @@ def _with_norm() -> Any:
     return nn.Sequential(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1D(8), nn.ReLU()), nn.Linear(8, 3))
 
 
-@case("paddle: a frozen backbone, whose BatchNorm is kept in evaluation mode", "paddle", note="call `backbone.eval()` in train_step")
+@case(
+    "paddle: a frozen backbone, whose BatchNorm is kept in evaluation mode",
+    "paddle",
+    note="call `backbone.eval()` in train_step",
+)
 def frozen() -> Parts:
     model = _with_norm()
     backbone = model[0]
@@ -391,10 +402,16 @@ def _measured(*, training: bool, as_component: bool) -> Parts:
 
     val_loader = loader(*data.vectors(seed=1), shuffle=False)
     components = [metric] if as_component else []
-    return Parts(model, adamw(model), vectors(), loss, val_loader=val_loader, components=components, after_epoch=compute)
+    return Parts(
+        model, adamw(model), vectors(), loss, val_loader=val_loader, components=components, after_epoch=compute
+    )
 
 
-@case("paddle: metric.Accuracy of the validation, kept by the hooks", "paddle", note="update it in val_step, compute and reset in on_epoch_end")
+@case(
+    "paddle: metric.Accuracy of the validation, kept by the hooks",
+    "paddle",
+    note="update it in val_step, compute and reset in on_epoch_end",
+)
 def metric_of_validation() -> Parts:
     return _measured(training=False, as_component=False)
 
@@ -430,7 +447,7 @@ case(
     "paddle: vision.models.shufflenet_v2_x0_25 in two processes",
     "paddle",
     processes=2,
-    not_by_hand="in two processes each BatchNorm keeps the statistics of process 0, and one process those of all batches",
+    not_by_hand="in two processes BatchNorm keeps the statistics of process 0, in one those of all batches",
 )(_of_vision("shufflenet_v2_x0_25"))
 
 

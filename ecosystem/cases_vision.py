@@ -21,7 +21,7 @@ from . import data
 from .cases_torch import classify, loader, perceptron, vectors
 from .harness import Parts, case
 
-STATISTICS = "in two processes each BatchNorm keeps the statistics of process 0, and one process those of all batches"
+STATISTICS = "in two processes BatchNorm keeps the statistics of process 0, in one those of all batches"
 
 
 def images(size: int = 32) -> DataLoader[Any]:

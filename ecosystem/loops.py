@@ -29,7 +29,7 @@ class Parts:
         optimizer: its optimizer, or a list of several.
         loader: the training data.
         loss: ``loss(model, batch)`` gives the loss of a batch.
-        scheduler: steps once an epoch, or after each step of the optimizer where ``by_step`` says so; a list for several.
+        scheduler: steps once an epoch, or after each step of the optimizer with ``by_step``; a list for several.
         by_step: the loop steps optimizer and scheduler itself, and then calls ``after_step``.
         val_loader: the validation data.
         components: what else the trainer keeps.
@@ -133,7 +133,9 @@ def _write_weights(folder: Path, framework: Framework, parts: Parts, model: Any)
 def read_weights(folder: Path) -> dict[str, Any]:
     """The state of the model and of all else, by name."""
     with np.load(folder / "weights.npz") as stored:
-        return {name: stored[str(number)] for number, name in enumerate(json.loads((folder / "names.json").read_text()))}
+        return {
+            name: stored[str(number)] for number, name in enumerate(json.loads((folder / "names.json").read_text()))
+        }
 
 
 def _call(action: Action | None) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from ecosystem.harness import CASES, Case, judge
 from ecosystem.operators import declare_operators
 
