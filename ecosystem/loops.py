@@ -293,11 +293,12 @@ class _ByHand:
         if parts.val_loader is None:
             return []
         self._framework.evaluate(parts.model)
-        for bat in self._framework.batches(parts.val_loader, SEED, "val", epoch):
+        for number, bat in enumerate(self._framework.batches(parts.val_loader, SEED, "val", epoch)):
             _call(parts.before_val_batch)
             with self._framework.no_grad(), self._framework.autocast(self._precision):
                 loss = parts.loss(parts.model, bat)
-            self._journal.note("val", self._val_step, loss, parts.optimizers())
+            if number % self._processes == 0:
+                self._journal.note("val", self._val_step, loss, parts.optimizers())
+                self._val_step += 1
             values.append(self._framework.number(loss))
-            self._val_step += 1
         return values
