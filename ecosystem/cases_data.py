@@ -25,7 +25,12 @@ from .cases_torch import Noisy, classify, perceptron
 from .harness import Parts, case
 
 
-@case("StatefulDataLoader", "torch", ("torchdata",), note="the trainer knows its place without the loader's own state")
+@case(
+    "StatefulDataLoader",
+    "torch",
+    ("torchdata",),
+    note="its own state isn't needed; its shuffling is asked of its own sampler, seeded for the epoch",
+)
 def stateful() -> Parts:
     model = perceptron()
     x, y = map(torch.from_numpy, data.vectors())

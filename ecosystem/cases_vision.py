@@ -42,15 +42,13 @@ def _of_torchvision(name: str, **settings: Any) -> Callable[[], Parts]:
     return build
 
 
-for _name in ("mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "mnasnet0_5", "efficientnet_b0"):
+for _name in ("mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1"):
     case(_name, "torch", ("torchvision",))(_of_torchvision(_name))
 
 
-@case("a small ResNet of its own sizes, bfloat16", "torch", ("torchvision",), settings={"mixed_precision": "bf16"})
-def resnet() -> Parts:
-    from torchvision.models.resnet import BasicBlock, ResNet
-
-    model = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=3)
+@case("a small DenseNet, bfloat16", "torch", ("torchvision",), settings={"mixed_precision": "bf16"})
+def densenet() -> Parts:
+    model = torchvision.models.DenseNet(8, (2, 2, 2), 8, num_classes=3)
     return Parts(model, sgd(model), images(), classify)
 
 

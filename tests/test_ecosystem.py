@@ -34,11 +34,10 @@ def names(framework: str) -> tuple[set[str], int]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "case"):
                 continue
-            name, kind = node.args[:2]
-            assert isinstance(kind, ast.Constant)
-            if kind.value == framework and isinstance(name, ast.Constant):
-                found.append(name.value.removeprefix("paddle: "))
-            others += kind.value == framework and not isinstance(name, ast.Constant)
+            name, kind = (item.value if isinstance(item, ast.Constant) else None for item in node.args[:2])
+            if kind == framework and isinstance(name, str):
+                found.append(name.removeprefix("paddle: "))
+            others += kind == framework and not isinstance(name, str)
     assert len(set(found)) == len(found)
     return set(found), others
 
