@@ -25,7 +25,12 @@ from .cases_torch import Noisy, classify, perceptron
 from .harness import Parts, case
 
 
-@case("StatefulDataLoader", "torch", ("torchdata",), note="the trainer knows its place without the loader's own state")
+@case(
+    "StatefulDataLoader",
+    "torch",
+    ("torchdata",),
+    note="its own state isn't needed; its shuffling is asked of its own sampler, seeded for the epoch",
+)
 def stateful() -> Parts:
     model = perceptron()
     x, y = map(torch.from_numpy, data.vectors())
@@ -91,7 +96,7 @@ def shards_by_workers() -> Parts:
     "shards that are shuffled within a buffer",
     "torch",
     ("webdataset",),
-    note="by itself `shuffle` draws from a stream seeded by the clock; `shuffle(size, rng=random)` has it draw from Python's "
+    note="by itself `shuffle` draws from a stream seeded by the clock; `shuffle(size, rng=random)` draws from Python's "
     "global one, which the run seeds",
 )
 def shards_shuffled() -> Parts:

@@ -65,7 +65,9 @@ def adamw(model: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW([item for item in model.parameters() if item.requires_grad], 0.01)
 
 
-@case("BERT, DataCollatorWithPadding, linear schedule with warmup by step", "torch", HUGGING, by_step=True, note=BY_STEP)
+@case(
+    "BERT, DataCollatorWithPadding, linear schedule with warmup by step", "torch", HUGGING, by_step=True, note=BY_STEP
+)
 def bert() -> Parts:
     model = transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=32, num_labels=3, **TINY))
     optimizer = adamw(model)
@@ -109,7 +111,9 @@ def llama() -> Parts:
     return Parts(model, adamw(model), causal(), own_loss)
 
 
-@case("T5, DataCollatorForSeq2Seq, the library's Adafactor and its schedule", "torch", HUGGING, by_step=True, note=BY_STEP)
+@case(
+    "T5, DataCollatorForSeq2Seq, the library's Adafactor and its schedule", "torch", HUGGING, by_step=True, note=BY_STEP
+)
 def seq2seq() -> Parts:
     from transformers.optimization import Adafactor, AdafactorSchedule
 
@@ -127,7 +131,9 @@ def vit() -> Parts:
     settings = transformers.ViTConfig(image_size=16, patch_size=8, num_labels=3, **TINY)
     model = transformers.ViTForImageClassification(settings)
     x, y = data.images(16)
-    samples = [{"pixel_values": torch.from_numpy(image), "labels": int(label)} for image, label in zip(x, y, strict=True)]
+    samples = [
+        {"pixel_values": torch.from_numpy(image), "labels": int(label)} for image, label in zip(x, y, strict=True)
+    ]
     return Parts(model, adamw(model), batched(samples, transformers.default_data_collator), own_loss)
 
 
@@ -183,7 +189,10 @@ def streamed() -> Parts:
     "a streamed data set that shuffles within a buffer, epoch by epoch",
     "torch",
     ("datasets",),
-    fails=("by hand", "the data set is not told the epoch (`set_epoch`), and shuffles alike in each; shuffle before streaming"),
+    fails=(
+        "by hand",
+        "the data set is not told the epoch (`set_epoch`), and shuffles alike in each; shuffle before streaming",
+    ),
 )
 def streamed_and_shuffled() -> Parts:
     model = perceptron()

@@ -43,12 +43,23 @@ def accuracy(**settings: Any) -> Any:
     return torchmetrics.classification.MulticlassAccuracy(3, **settings)
 
 
-@case("a metric of the validation, kept by the hooks", "torch", USES, note="update it in val_step, compute and reset in on_epoch_end")
+@case(
+    "a metric of the validation, kept by the hooks",
+    "torch",
+    USES,
+    note="update it in val_step, compute and reset in on_epoch_end",
+)
 def of_validation() -> Parts:
     return _measured(accuracy(), training=False, as_component=False)
 
 
-@case("a metric of the validation in two processes", "torch", USES, processes=2, note="it brings its own counts together in `compute`")
+@case(
+    "a metric of the validation in two processes",
+    "torch",
+    USES,
+    processes=2,
+    note="it brings its own counts together in `compute`",
+)
 def of_validation_together() -> Parts:
     return _measured(accuracy(), training=False, as_component=False, dropout=0.0)
 
@@ -63,7 +74,12 @@ def of_training() -> Parts:
     return _measured(accuracy(), training=True, as_component=True)
 
 
-@case("a metric of the training with persistent state", "torch", USES, note="`metric.persistent(True)` before `set_component`")
+@case(
+    "a metric of the training with persistent state",
+    "torch",
+    USES,
+    note="`metric.persistent(True)` before `set_component`",
+)
 def of_training_persistent() -> Parts:
     metric = accuracy()
     metric.persistent(True)

@@ -18,8 +18,8 @@ from .cases_torch import classify, loader, perceptron, vectors
 from .harness import Parts, case
 
 SCHEDULE_FREE = (
-    "`optimizer.train()` in train_step, `optimizer.eval()` in val_step and on_epoch_end: then the checkpoint of an epoch "
-    "holds the averaged weights; one within an epoch (`save_steps`, a signal) holds those that are trained"
+    "`optimizer.train()` in train_step, `optimizer.eval()` in val_step and on_epoch_end: then the checkpoint of an "
+    "epoch holds the averaged weights; one within an epoch (`save_steps`, a signal) holds those that are trained"
 )
 
 
@@ -61,15 +61,30 @@ def _with(make: Any, **settings: Any) -> Callable[[], Parts]:
 
 case("Lion", "torch", ("lion-pytorch",))(_with(lion_pytorch.Lion, lr=0.01))
 case("Prodigy", "torch", ("prodigyopt",))(_with(prodigyopt.Prodigy))
-for _name in ("AdaBelief", "Adan", "CAME", "Lamb", "MARS", "Ranger21", "SOAP", "ScheduleFreeRAdam"):
-    if _name == "ScheduleFreeRAdam":
-        case(f"{_name}", "torch", ("pytorch_optimizer",), note=SCHEDULE_FREE)(_free(pytorch_optimizer.ScheduleFreeRAdam))
-    else:
-        more = {"num_iterations": 12} if _name == "Ranger21" else {}
-        case(_name, "torch", ("pytorch_optimizer",))(_with(getattr(pytorch_optimizer, _name), lr=0.01, **more))
+USES = ("pytorch_optimizer",)
+for _name in ("AdaBelief", "Adan", "CAME", "Lamb", "MARS"):
+    case(_name, "torch", USES)(_with(getattr(pytorch_optimizer, _name), lr=0.01))
+case("ScheduleFreeRAdam", "torch", USES, note=SCHEDULE_FREE)(_free(pytorch_optimizer.ScheduleFreeRAdam))
+case(
+    "SOAP",
+    "torch",
+    USES,
+    fails=("killed", "it keeps matrices that are laid out by columns, and gets them back by rows: 3e-8 apart"),
+)(_with(pytorch_optimizer.SOAP, lr=0.01))
+case(
+    "Ranger21",
+    "torch",
+    USES,
+    fails=("killed", "what it adds to its `state_dict`, a count and two rates, is not in the checkpoint"),
+)(_with(pytorch_optimizer.Ranger21, lr=0.01, num_iterations=12))
 
 
-@case("Lookahead around AdamW", "torch", ("pytorch_optimizer",))
+@case(
+    "Lookahead around AdamW",
+    "torch",
+    USES,
+    fails=("whole", "its `state_dict` has a form of its own, and the first save ends the run with `KeyError: 'state'`"),
+)
 def lookahead() -> Parts:
     model = perceptron()
     return Parts(model, pytorch_optimizer.Lookahead(adamw(model), k=2), vectors(), classify)

@@ -118,7 +118,9 @@ def plateau() -> Parts:
     model = perceptron()
     optimizer = torch.optim.SGD(model.parameters(), 0.5)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.5)
-    return Parts(model, optimizer, vectors(), classify, scheduler, val_loader=loader(*data.vectors(seed=1), shuffle=False))
+    return Parts(
+        model, optimizer, vectors(), classify, scheduler, val_loader=loader(*data.vectors(seed=1), shuffle=False)
+    )
 
 
 @case("OneCycleLR, step by step", "torch", by_step=True, note=BY_STEP)
@@ -217,7 +219,11 @@ def _with_norm() -> nn.Sequential:
     return nn.Sequential(backbone, nn.Linear(8, 3))
 
 
-@case("a frozen backbone, whose BatchNorm is kept in evaluation mode", "torch", note="call `backbone.eval()` in train_step")
+@case(
+    "a frozen backbone, whose BatchNorm is kept in evaluation mode",
+    "torch",
+    note="call `backbone.eval()` in train_step",
+)
 def frozen() -> Parts:
     model = _with_norm()
     backbone = model[0]
@@ -226,7 +232,12 @@ def frozen() -> Parts:
     return Parts(model, optimizer, vectors(), classify, before_batch=backbone.eval)
 
 
-@case("swa_utils.AveragedModel with an EMA as component", "torch", by_step=True, note="freeze the average: `ema.requires_grad_(False)`")
+@case(
+    "swa_utils.AveragedModel with an EMA as component",
+    "torch",
+    by_step=True,
+    note="freeze the average: `ema.requires_grad_(False)`",
+)
 def averaged() -> Parts:
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -309,7 +320,11 @@ class Carrying(nn.Module):
         return self.output(states[:, -1])
 
 
-@case("an LSTM that carries its state over batches", "torch", note="keep the state in buffers: it is in the checkpoint then")
+@case(
+    "an LSTM that carries its state over batches",
+    "torch",
+    note="keep the state in buffers: it is in the checkpoint then",
+)
 def carrying() -> Parts:
     model = Carrying()
     return Parts(model, torch.optim.Adam(model.parameters(), 0.01), words(), classify)
@@ -318,7 +333,10 @@ def carrying() -> Parts:
 @case(
     "LazyLinear",
     "torch",
-    fails=("killed", "a resume wants the sizes before the first forward has made them; run one batch through the model first"),
+    fails=(
+        "killed",
+        "a resume wants the sizes before the first forward has made them; run one batch through the model first",
+    ),
 )
 def lazy() -> Parts:
     model = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(3))
@@ -358,7 +376,10 @@ class Unfreezing:
 @case(
     "a backbone that is unfrozen after the first epoch",
     "torch",
-    fails=("killed", "what is frozen is not in the checkpoint; decide by `trainer.epoch` in train_step, not once in a hook"),
+    fails=(
+        "killed",
+        "what is frozen is not in the checkpoint; decide by `trainer.epoch` in train_step, not once in a hook",
+    ),
 )
 def unfrozen() -> Parts:
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))

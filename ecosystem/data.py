@@ -18,7 +18,9 @@ def vectors(features: int = 6, classes: int = 3, samples: int = SAMPLES, seed: i
     return x, y.astype(np.int64)
 
 
-def images(size: int = 32, classes: int = 3, samples: int = SAMPLES, channels: int = 3, seed: int = 0) -> tuple[Any, Any]:
+def images(
+    size: int = 32, classes: int = 3, samples: int = SAMPLES, channels: int = 3, seed: int = 0
+) -> tuple[Any, Any]:
     """Float32 images, and labels."""
     random = np.random.default_rng(seed)
     x = random.standard_normal((samples, channels, size, size)).astype(np.float32)

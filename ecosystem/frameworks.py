@@ -70,6 +70,10 @@ class Framework(ABC):
             yield batch
 
     def _indices(self, loader: Any, seed: int) -> list[list[int]]:
+        if not self.is_plain(loader):
+            with self.aside(seed):
+                self.seed_sampler(loader, seed)
+                return [list(indices) for indices in loader.batch_sampler]
         size, total = loader.batch_sampler.batch_size, len(loader.dataset)
         order = np.arange(total)
         if self.is_shuffled(loader):
@@ -96,6 +100,16 @@ class Framework(ABC):
     @abstractmethod
     def is_shuffled(self, loader: Any) -> bool:
         """Whether it shuffles."""
+
+    @abstractmethod
+    def is_plain(self, loader: Any) -> bool:
+        """Whether its batch sampler is the framework's own, and not another one, which is asked (D-7)."""
+
+    def seed_sampler(self, loader: Any, seed: int) -> None:
+        """Seeds the generator that a sampler has of its own."""
+        generator = getattr(loader.sampler, "generator", None)
+        if generator is not None:
+            generator.manual_seed(seed)
 
     @abstractmethod
     def is_module(self, value: Any) -> bool:
@@ -173,6 +187,9 @@ class Torch(Framework):
     def is_shuffled(self, loader: Any) -> bool:
         return isinstance(loader.sampler, self._torch.utils.data.RandomSampler)
 
+    def is_plain(self, loader: Any) -> bool:
+        return type(loader.batch_sampler) is self._torch.utils.data.BatchSampler
+
     def is_module(self, value: Any) -> bool:
         return isinstance(value, self._torch.nn.Module)
 
@@ -246,11 +263,19 @@ class Paddle(Framework):
     def is_shuffled(self, loader: Any) -> bool:
         return isinstance(loader.batch_sampler.sampler, self._paddle.io.RandomSampler)
 
+    def is_plain(self, loader: Any) -> bool:
+        return type(loader.batch_sampler) is self._paddle.io.BatchSampler
+
     def is_module(self, value: Any) -> bool:
         return isinstance(value, self._paddle.nn.Layer)
 
     def collate(self, loader: Any) -> Any:
-        return loader.collate_fn or self._paddle.io.dataloader.collate.default_collate_fn
+        collate = loader.collate_fn or self._paddle.io.dataloader.collate.default_collate_fn
+
+        def as_its_loader(samples: list[Any]) -> list[Any]:
+            return [self._paddle.to_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in collate(samples)]
+
+        return as_its_loader
 
     def train(self, model: Any) -> None:
         model.train()

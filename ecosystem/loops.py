@@ -29,7 +29,7 @@ class Parts:
         optimizer: its optimizer, or a list of several.
         loader: the training data.
         loss: ``loss(model, batch)`` gives the loss of a batch.
-        scheduler: steps once an epoch, or after each step of the optimizer where ``by_step`` says so; a list for several.
+        scheduler: steps once an epoch, or after each step of the optimizer with ``by_step``; a list for several.
         by_step: the loop steps optimizer and scheduler itself, and then calls ``after_step``.
         val_loader: the validation data.
         components: what else the trainer keeps.
@@ -39,6 +39,7 @@ class Parts:
         after_epoch: called with the number of the epoch when it is over; a number that it gives has to be equal, too.
         train_batch_by_hand: what a loop by hand does in place of forward, backward and step; gives the loss.
         more: gives further tensors and numbers that have to be equal at the end, by name.
+        told_of_scheduler: whether the trainer is given the scheduler, too.
         saved_as: the module whose names a checkpoint has to have, where the model wraps it.
     """
 
@@ -56,6 +57,7 @@ class Parts:
     after_epoch: Callable[[int], float | None] | None = None
     train_batch_by_hand: Callable[[Any], float] | None = None
     more: Callable[[], dict[str, Any]] | None = None
+    told_of_scheduler: bool = True
     saved_as: Any = None
 
     def optimizers(self) -> list[Any]:
@@ -131,7 +133,9 @@ def _write_weights(folder: Path, framework: Framework, parts: Parts, model: Any)
 def read_weights(folder: Path) -> dict[str, Any]:
     """The state of the model and of all else, by name."""
     with np.load(folder / "weights.npz") as stored:
-        return {name: stored[str(number)] for number, name in enumerate(json.loads((folder / "names.json").read_text()))}
+        return {
+            name: stored[str(number)] for number, name in enumerate(json.loads((folder / "names.json").read_text()))
+        }
 
 
 def _call(action: Action | None) -> None:
@@ -204,7 +208,7 @@ def by_trainer(run: Run, folder: Path, kill: Kill | None = None) -> None:
     trainer.set_model(parts.model)
     if parts.components:
         trainer.set_components(parts.components)
-    trainer.set_optimizers(parts.optimizers(), parts.schedulers())
+    trainer.set_optimizers(parts.optimizers(), parts.schedulers() if parts.told_of_scheduler else None)
     if parts.val_loader is not None:
         trainer.set_val_dataloader(parts.val_loader)
     trainer.fit(train_step, None if parts.val_loader is None else val_step, on_epoch_end)
@@ -289,11 +293,12 @@ class _ByHand:
         if parts.val_loader is None:
             return []
         self._framework.evaluate(parts.model)
-        for bat in self._framework.batches(parts.val_loader, SEED, "val", epoch):
+        for number, bat in enumerate(self._framework.batches(parts.val_loader, SEED, "val", epoch)):
             _call(parts.before_val_batch)
             with self._framework.no_grad(), self._framework.autocast(self._precision):
                 loss = parts.loss(parts.model, bat)
-            self._journal.note("val", self._val_step, loss, parts.optimizers())
+            if number % self._processes == 0:
+                self._journal.note("val", self._val_step, loss, parts.optimizers())
+                self._val_step += 1
             values.append(self._framework.number(loss))
-            self._val_step += 1
         return values
