@@ -241,7 +241,8 @@ def test_no_hook_begins_what_is_under_way(harness: Harness, tmp_path: Path) -> N
     run.trainer.set_save_best_calc_func(fit)
     run.trainer.fit(train_step, fit, fit)
     run.trainer.test(test, test)
-    text = "fit was called from a hook of {}, which is not over. Call it after that, or give the hook a Trainer of its own."
+    text = "fit was called from a hook of {}, which is not over. Call it after that, or give the hook a Trainer of its "
+    text += "own."
     again = (
         "test was called from a hook of test, which is not over. Call it again after the first one, or compute what "
         "you need in test_step and on_test_end."
