@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import paddle
@@ -44,6 +45,7 @@ class PaddleBackend(Backend):
     def __init__(self) -> None:
         self._device = "cpu"
         self._place: Any = paddle.CPUPlace()
+        self._models: WeakSet[paddle.nn.Layer] = WeakSet()
         self._contexts = ForwardContexts("no")
 
     # ---- where it runs
@@ -148,6 +150,7 @@ class PaddleBackend(Backend):
 
     def prepare_model(self, model: Any, *, sync_bn: bool, find_unused_parameters: bool) -> Any:
         model = _state.move(model, self._place)
+        self._models.add(model)
         if self.world_size == 1:
             return model
         if sync_bn:
@@ -198,7 +201,7 @@ class PaddleBackend(Backend):
 
     def backward(self, loss: Any, factor: float) -> None:
         with self._contexts.outside():
-            _distributed.backward(loss if factor == 1.0 else loss * factor)
+            _distributed.backward(loss if factor == 1.0 else loss * factor, self._models)
 
     @paddle.no_grad()
     def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:

@@ -12,7 +12,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 
 import paddle
 import paddle.distributed as dist
+from paddle.nn.layer.rnn import RNNBase
 
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
@@ -129,16 +130,43 @@ def replicate(model: paddle.nn.Layer, find_unused_parameters: bool) -> paddle.nn
 _UNUSED = re.compile(r"parameter\[\d+\]\[(\S+)\] has been ready before")
 
 
-def backward(loss: paddle.Tensor) -> None:
-    """Computes gradients, which the reducers of wrapped models exchange on the way."""
+def backward(loss: paddle.Tensor, models: Iterable[paddle.nn.Layer]) -> None:
+    """Computes gradients, which the reducers of wrapped models exchange on the way.
+
+    Raises:
+        SetupError: a parameter of a wrapped model was left out before.
+        UnsupportedError: the gradients would go through one of the ``models`` where PaddlePaddle can't have them.
+    """
     try:
         loss.backward()
+    except ValueError as error:
+        frozen = _frozen_recurrent(models) if "shall not be nullptr" in str(error) else {}
+        if not frozen:
+            raise
+        raise UnsupportedError(
+            f"Gradients can't pass through recurrent layers with frozen parameters, and here are {frozen}: "
+            "PaddlePaddle's kernel wants to give a gradient to each of them. Leave all parameters of such a layer "
+            "trainable (stop_gradient=False), and give the optimizer those of the other layers only: then they stay as "
+            "they are."
+        ) from error
     except RuntimeError as error:
         unused = _UNUSED.search(str(error))
         if unused is None:
             raise
         paths = {item.name: path for model in _reducers for path, item in model.named_parameters()}
         raise unused_parameters([paths.get(unused[1], unused[1])]) from error
+
+
+def _frozen_recurrent(models: Iterable[paddle.nn.Layer]) -> dict[str, list[str]]:
+    """The frozen parameters of each recurrent layer that PaddlePaddle computes by one kernel, by its path."""
+    found = {}
+    for model in models:
+        for path, layer in model.named_sublayers(include_self=True):
+            if isinstance(layer, RNNBase) and layer.could_use_cudnn:
+                frozen = [name for name, item in layer.named_parameters() if item.stop_gradient]
+                if frozen:
+                    found[path or type(layer).__name__] = frozen
+    return found
 
 
 def unsynchronised(models: Sequence[Any]) -> AbstractContextManager[Any]:
