@@ -14,7 +14,6 @@ from dowdyboy_conformance._data import Indexed
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build, data
 from dowdyboy_conformance._resuming import Killed, assert_equal, outcome, start
-from dowdyboy_conformance._together import Together
 from dowdyboy_core import SetupError
 
 EPOCHS = 2
@@ -241,7 +240,8 @@ def test_no_hook_begins_what_is_under_way(harness: Harness, tmp_path: Path) -> N
     run.trainer.set_save_best_calc_func(fit)
     run.trainer.fit(train_step, fit, fit)
     run.trainer.test(test, test)
-    text = "fit was called from a hook of {}, which is not over. Call it after that, or give the hook a Trainer of its own."
+    text = "fit was called from a hook of {}, which is not over. Call it after that, or give the hook a Trainer of its "
+    text += "own."
     again = (
         "test was called from a hook of test, which is not over. Call it again after the first one, or compute what "
         "you need in test_step and on_test_end."
@@ -291,27 +291,3 @@ def test_tests_around_a_fit_change_nothing(harness: Harness, tmp_path: Path) -> 
         tests.fit(calls=False)  # again, from the start
         outcomes[-1] |= outcome(tmp_path / name, 2)
     assert_equal(*outcomes)
-
-
-@pytest.mark.clause("L-12", "W-5", "W-8")
-@pytest.mark.parametrize("processes", [2, 3])
-def test_a_test_amid_training_is_that_of_one_process(together: Together, processes: int) -> None:
-    for seen in together(processes, "interludes"):
-        assert seen["records"] == [[first] * 7 for first in seen["first"]], "all have the first one's buffers"
-        assert seen["left"] == [True] * 2, "which is nobody else's business afterwards"
-        assert seen["end"] == seen["without"]
-
-
-@pytest.mark.clause("L-12", "W-4")
-@pytest.mark.parametrize("processes", [2, 3])
-def test_a_test_in_validation_needs_all_processes(together: Together, processes: int) -> None:
-    first, *others = together(processes, "interludes")
-    assert first["in_val"] == [7], "where all have a batch they may test"
-    assert first["refused"] == [
-        "SetupError",
-        "test was called from val_step with bat_idx=1, and 1 of the validation batches are in each of the "
-        f"{processes} processes: some would not come to it. Call it from on_epoch_end.",
-    ]
-    for seen in others:
-        assert seen["in_val"] == [7]
-        assert seen["refused"] is None, "it has no such batch"

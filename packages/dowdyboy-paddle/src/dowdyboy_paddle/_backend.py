@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import paddle
@@ -45,6 +46,7 @@ class PaddleBackend(Backend):
     def __init__(self) -> None:
         self._device = "cpu"
         self._place: Any = paddle.CPUPlace()
+        self._models: WeakSet[paddle.nn.Layer] = WeakSet()
         self._contexts = ForwardContexts("no")
         self._exchanges: Exchanges[_distributed.PaddleExchange] = Exchanges()
 
@@ -91,7 +93,7 @@ class PaddleBackend(Backend):
             _distributed.align_untrained([unwrap(model) for model in models])
 
     def aligned(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
-        return _distributed.aligned(models) if self.world_size > 1 else nullcontext()
+        return _distributed.aligned([unwrap(model) for model in models]) if self.world_size > 1 else nullcontext()
 
     def device(self) -> str:
         return self._device
@@ -152,6 +154,7 @@ class PaddleBackend(Backend):
 
     def prepare_model(self, model: Any, *, sync_bn: bool, find_unused_parameters: bool) -> Any:
         model = _state.move(model, self._place)
+        self._models.add(model)
         if self.world_size == 1:
             return model
         if sync_bn:
@@ -211,7 +214,7 @@ class PaddleBackend(Backend):
     def backward(self, loss: Any, factor: float) -> None:
         exchanging = self._exchanges.before_backward(loss)
         with self._contexts.outside():
-            (loss if factor == 1.0 else loss * factor).backward()
+            _distributed.backward(loss if factor == 1.0 else loss * factor, self._models)
         _distributed.check_used(exchanging)
 
     @paddle.no_grad()

@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 import paddle
 import paddle.distributed as dist
 from paddle.distributed.parallel import sync_params_buffers
+from paddle.nn.layer.rnn import RNNBase
 
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
@@ -247,6 +248,38 @@ def check_used(exchanges: Sequence[Exchange]) -> None:
             # With no gradient at all it was the loss of another model.
             if unused and len(unused) < len(exchange.names):
                 raise unused_parameters(unused)
+
+
+def backward(loss: paddle.Tensor, models: Iterable[paddle.nn.Layer]) -> None:
+    """Computes gradients, which the reducers of replicated models exchange on the way.
+
+    Raises:
+        UnsupportedError: the gradients would go through one of the ``models`` where PaddlePaddle can't have them.
+    """
+    try:
+        loss.backward()
+    except ValueError as error:
+        frozen = _frozen_recurrent(models) if "shall not be nullptr" in str(error) else {}
+        if not frozen:
+            raise
+        raise UnsupportedError(
+            f"Gradients can't pass through recurrent layers with frozen parameters, and here are {frozen}: "
+            "PaddlePaddle's kernel wants to give a gradient to each of them. Leave all parameters of such a layer "
+            "trainable (stop_gradient=False), and give the optimizer those of the other layers only: then they stay as "
+            "they are."
+        ) from error
+
+
+def _frozen_recurrent(models: Iterable[paddle.nn.Layer]) -> dict[str, list[str]]:
+    """The frozen parameters of each recurrent layer that PaddlePaddle computes by one kernel, by its path."""
+    found = {}
+    for model in models:
+        for path, layer in model.named_sublayers(include_self=True):
+            if isinstance(layer, RNNBase) and layer.could_use_cudnn:
+                frozen = [name for name, item in layer.named_parameters() if item.stop_gradient]
+                if frozen:
+                    found[path or type(layer).__name__] = frozen
+    return found
 
 
 def align_untrained(models: Sequence[Any]) -> None:

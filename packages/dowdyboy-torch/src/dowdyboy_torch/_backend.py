@@ -88,7 +88,7 @@ class TorchBackend(Backend):
             _distributed.align_untrained([unwrap(model) for model in models])
 
     def aligned(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
-        return _distributed.aligned(models) if self.world_size > 1 else nullcontext()
+        return _distributed.aligned([unwrap(model) for model in models]) if self.world_size > 1 else nullcontext()
 
     def device(self) -> torch.device:
         return self._device

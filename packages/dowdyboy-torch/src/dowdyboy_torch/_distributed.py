@@ -27,6 +27,7 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
 
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
@@ -237,7 +238,17 @@ class TorchExchange(Exchange):
 
 
 def replicate(exchange: TorchExchange) -> Replica:
-    """What stands for the model of an exchange."""
+    """What stands for the model of an exchange.
+
+    Raises:
+        SetupError: parameters of it have no shape yet.
+    """
+    lazy = [path for path, item in exchange.named_parameters() if is_lazy(item)]
+    if lazy:
+        raise SetupError(
+            f"The parameters {lazy[:5]} ({len(lazy)} in all) have no shape yet, and in several processes they need "
+            "one. Run the model once on an input like yours before set_models."
+        )
     return _replicate(Replica, torch.nn.Module, exchange)
 
 
