@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from typing import Any
 
 from . import log
 from ._backend import Backend
 from ._config import TrainerConfig
 from ._data import EpochLoader, Share, StreamParts, open_loader
-from ._errors import ConfigError, SetupError
+from ._errors import ConfigError, DowdyboyError, SetupError
 from ._rng import RandomStreams
 from ._together import meet
 from .rand import derive_seed
@@ -152,6 +154,21 @@ class Assembly:
         """Ends the workers of epochs that were left before their end."""
         for loader in self.loaders.values():
             loader.close()
+
+    @contextmanager
+    def naming_workers(self) -> Iterator[None]:
+        """Has an error say which worker of which loader is no more.
+
+        The frameworks notice by a signal, and so in the middle of whatever runs then. They know a number of a process.
+        """
+        try:
+            yield
+        except (RuntimeError, SystemError) as error:
+            lost = {pid: text for loader in self.loaders.values() for pid, text in loader.lost().items()}
+            named = [text for pid, text in lost.items() if str(pid) in re.findall(r"\d+", str(error))]
+            if isinstance(error, DowdyboyError) or not named:
+                raise
+            raise SetupError("\n".join(named)) from error
 
     def set_training(self, training: bool) -> None:
         """Puts all models and module components into training or evaluation mode."""

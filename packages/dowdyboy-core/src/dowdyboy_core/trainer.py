@@ -79,7 +79,7 @@ class Trainer(Persistence):
         """
         self._check_fit(train_step, val_step, on_epoch_end)
         meet(self._backend.gather, self.rank, "fit")
-        with self._stopping.listening(), in_step(self.world_size):
+        with self._stopping.listening(), in_step(self.world_size), self._parts.naming_workers():
             self._begin_fit()
             if self._position.epoch >= self.config.epoch:
                 self.print(f"nothing is left to train: {self._position.epoch} of {self.config.epoch} epochs are done")
@@ -241,7 +241,7 @@ class Trainer(Persistence):
             check_hook("on_test_end", on_test_end, "trainer")
         self._parts.check_ready("test")
         meet(self._backend.gather, self.rank, "test")
-        with in_step(self.world_size):
+        with in_step(self.world_size), self._parts.naming_workers():
             self._test(test_step, on_test_end)
 
     def _test(self, test_step: Step, on_test_end: Callable[[Any], Any] | None) -> None:

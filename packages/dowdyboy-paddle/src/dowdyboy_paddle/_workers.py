@@ -26,6 +26,7 @@ class PaddleWorkers(Workers):
 
     def __init__(self, loader: DataLoader) -> None:
         self.count = loader.num_workers
+        self.persistent = loader._persistent_workers
         self.timeout = loader.timeout
         self.init = loader.worker_init_fn
         self._settings: dict[str, Any] = {
@@ -40,7 +41,7 @@ class PaddleWorkers(Workers):
                 "timeout",
             )
         }
-        self._settings["persistent_workers"] = loader._persistent_workers
+        self._settings["persistent_workers"] = self.persistent
 
     def build(
         self, dataset: Any, batch_sampler: Any, collate: Callable[[Any], Any], begin: Callable[[int], None]
@@ -49,7 +50,11 @@ class PaddleWorkers(Workers):
         settings = {**self._settings, "worker_init_fn": begin}
         return _Unpacked(DataLoader(dataset, batch_sampler=batch_sampler, collate_fn=packed, **settings))
 
-    def end(self, batches: _UnpackedBatches) -> None:
+    def end(self, batches: _UnpackedBatches, *, now: bool) -> None:
+        if now:
+            paddle.base.core._erase_process_pids(id(batches.native))  # or PaddlePaddle would raise an error for each
+            for process in batches.native._workers:
+                process.kill()
         # Letting go is not enough: a thread of the iterator reads on, and holds it. Who is stuck is not waited for.
         batches.native._try_shutdown_all(timeout=_PATIENCE)
 
