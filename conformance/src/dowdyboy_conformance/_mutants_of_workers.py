@@ -40,10 +40,10 @@ class ErrorsOfAnotherKind(Mutant):
 
 @caught("D-12", "test_a_batch_that_cannot_be_sent_is_refused")
 class UnsendableInOtherWords(Mutant):
-    """Lets the error of what couldn't be sent through as it is."""
+    """Says of what couldn't be sent what Python says."""
 
     def alter(self, patch: MonkeyPatch) -> None:
-        change(_workers, "unsendable", lambda original: lambda error, who: error, patch)
+        change(_workers, "unsendable", lambda original: lambda error, who: RuntimeError(str(error)), patch)
 
 
 @caught("D-13", "test_a_worker_that_is_no_more_is_named", "test_the_timeout_of_the_loader_is_kept")

@@ -123,7 +123,7 @@ def test_an_error_while_reading_is_the_users_own(harness: Harness, tmp_path: Pat
 @pytest.mark.clause("D-12")
 def test_python_s_own_errors_stay_what_they_are(harness: Harness, tmp_path: Path) -> None:
     def missing(index: int) -> Any:
-        return {}["absent"]
+        return dict[str, int]()["absent"]
 
     def unopened(index: int) -> Any:
         return (tmp_path / "absent").read_bytes()
@@ -225,7 +225,7 @@ def test_a_worker_frees_nothing_of_its_parents(harness: Harness, tmp_path: Path,
 
     def make(index: int) -> Any:
         gc.collect()
-        return np.int64([gc.get_freeze_count(), gc.isenabled()])
+        return np.array([gc.get_freeze_count(), gc.isenabled()])
 
     source = Indexed(2, make) if kind == "by index" else harness.stream(lambda: iter([make(0), make(1)]))
     for persistent in (False, True):

@@ -52,7 +52,8 @@ class PaddleWorkers(Workers):
 
     def end(self, batches: _UnpackedBatches, *, now: bool) -> None:
         if now:
-            paddle.base.core._erase_process_pids(id(batches.native))  # or PaddlePaddle would raise an error for each
+            core: Any = paddle.base.core
+            core._erase_process_pids(id(batches.native))  # or PaddlePaddle would raise an error for each
             for process in batches.native._workers:
                 process.kill()
         # Letting go is not enough: a thread of the iterator reads on, and holds it. Who is stuck is not waited for.
@@ -74,7 +75,8 @@ class PaddleWorkers(Workers):
     @classmethod
     def tell(cls, dataset: Any) -> None:
         info: Any = get_worker_info()
-        native_worker._worker_info = native_worker.WorkerInfo(
+        native: Any = native_worker
+        native._worker_info = native_worker.WorkerInfo(
             id=info.id, num_workers=info.num_workers, dataset=dataset, seed=info.seed
         )
 
@@ -97,9 +99,9 @@ class _Pickler(ForkingPickler):
 
     def __init__(self, file: Any) -> None:
         super().__init__(file)
-        table: Any = self.dispatch_table
         kinds = (paddle.Tensor, paddle.base.framework.EagerParamBase)
-        self.dispatch_table = table.new_child(dict.fromkeys(kinds, _reduce))
+        table: Any = self.dispatch_table  # a copy of this pickler's own
+        table.update(dict.fromkeys(kinds, _reduce))
 
 
 def _reduce(tensor: paddle.Tensor) -> tuple[Any, ...]:
@@ -117,7 +119,8 @@ def _tensor(array: Any, kind: str, stop_gradient: bool) -> paddle.Tensor:
 
 def _as_it_was(tensor: paddle.Tensor, kind: str, stop_gradient: bool) -> paddle.Tensor:
     if str(tensor.dtype) != f"paddle.{kind}":
-        tensor = tensor.view(kind)
+        of_kind: Any = kind
+        tensor = tensor.view(of_kind)
     if not stop_gradient:
         tensor.stop_gradient = False
     return tensor

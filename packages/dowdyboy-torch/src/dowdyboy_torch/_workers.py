@@ -39,7 +39,8 @@ class TorchWorkers(Workers):
 
     def end(self, batches: Any, *, now: bool) -> None:
         if now:
-            signal_handling._remove_worker_pids(id(batches))  # or PyTorch would raise an error for each
+            native: Any = signal_handling
+            native._remove_worker_pids(id(batches))  # or PyTorch would raise an error for each
             batches._worker_pids_set = False
             for process in batches._workers:
                 process.kill()
