@@ -146,8 +146,27 @@ class Harness(ABC):
         workers: int = 0,
         drop_last: bool = False,
         collate: Callable[[Any], Any] | None = None,
+        init: Callable[[int], Any] | None = None,
+        persistent: bool = False,
+        timeout: int = 0,
     ) -> Any:
-        """The framework's loader; ``dataset`` is one of the above or a plain object with __getitem__ and __len__."""
+        """The framework's loader.
+
+        Args:
+            dataset: one of the above or a plain object with __getitem__ and __len__.
+            batch_size: samples in a batch; None where an item is a batch already.
+            shuffle: whether the order is another in each epoch.
+            workers: how many processes read.
+            drop_last: leave out a last batch that is not full.
+            collate: makes a batch of a list of samples.
+            init: what a worker begins with; gets its number.
+            persistent: whether workers stay for the next epoch, where the framework has that.
+            timeout: seconds after which a wait for workers is an error.
+        """
+
+    @abstractmethod
+    def worker_dataset(self) -> Any:
+        """In a worker, the dataset that the framework says it reads."""
 
     @abstractmethod
     def batched_by(self, dataset: Any, batch_sampler: Any) -> Any:

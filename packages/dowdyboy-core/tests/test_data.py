@@ -281,7 +281,11 @@ class Here(Workers):
         self.made.append(WithWorkers(*given))
         return self.made[-1]
 
-    def end(self, batches: Iterator[Any]) -> None:
+    @classmethod
+    def tell(cls, dataset: Any) -> None:
+        raise AssertionError("there is no worker to be told")
+
+    def end(self, batches: Iterator[Any], *, now: bool) -> None:
         self.made[-1].ended.append(next(batches))  # the one that would have come next
 
     def processes(self, batches: Any) -> list[Any]:

@@ -344,6 +344,71 @@ def test_batches_of_any_kind_go_through_workers(kind: str) -> None:
     assert without_time(worked) == without_time(alone)
 
 
+class Tensors(Numbers):
+    """Samples that are tensors, as PaddlePaddle's own transforms give them."""
+
+    def __getitem__(self, index: int) -> Any:
+        image = paddle.full([3, 16, 16], float(index))
+        return {"image": image, "half": image.astype("bfloat16"), "none": paddle.zeros([0, 3], "int32"), "at": index}
+
+
+def described(batch: Any) -> Any:
+    tensors = {key: (str(item.dtype), item.shape, item.astype("float64").tolist()) for key, item in batch.items()}
+    return tensors | {"frozen": all(item.stop_gradient for item in batch.values())}
+
+
+def test_tensors_leave_a_worker_as_they_are(epochs: int = 6) -> None:
+    here = [described(batch) for batch in opened(DataLoader(Tensors(12), batch_size=2)).epoch(1)]
+    source = opened(DataLoader(Tensors(12), batch_size=2, num_workers=2, persistent_workers=True))
+    for epoch in range(1, epochs + 1):
+        assert [described(batch) for batch in source.epoch(epoch)] == here, epoch
+    assert here[0]["half"][0] == "paddle.bfloat16" and here[0]["none"][:2] == ("paddle.int32", [2, 0, 3])
+
+
+@pytest.mark.long
+def test_tensors_leave_a_worker_as_they_are_200_times() -> None:
+    test_tensors_leave_a_worker_as_they_are(200)
+
+
+FLOAT8 = ["float8_e4m3fn", "float8_e5m2"]
+
+
+def test_a_batch_of_anything_comes_from_a_worker_as_it_was_made() -> None:
+    def collate(samples: list[int]) -> Any:
+        learnt = paddle.ones([2])
+        learnt.stop_gradient = False
+        return {
+            **{kind: paddle.arange(6).reshape([2, 3]).T.astype(kind) for kind in KINDS},
+            **{kind: paddle.arange(4).astype("float32").astype(kind) for kind in FLOAT8},
+            "scalar": paddle.to_tensor(2.5),
+            "learnt": learnt,
+            "texts": np.array(["a", "b"]),
+            "objects": np.array([None, {}], dtype=object),
+            "large": np.array([2**40], np.uint64),
+        }
+
+    [here], [there] = (
+        list(opened(DataLoader(Numbers(2), batch_size=2, collate_fn=collate, num_workers=workers)).epoch(1))
+        for workers in (0, 1)
+    )
+    assert here.keys() == there.keys()
+    for key, item in here.items():
+        found = there[key]
+        assert type(found) is type(item) and found.dtype == item.dtype and list(found.shape) == list(item.shape), key
+        if isinstance(item, paddle.Tensor):
+            assert found.stop_gradient == item.stop_gradient
+            item, found = item.detach(), found.detach()
+        values = (
+            (item.numpy().tolist(), found.numpy().tolist())
+            if isinstance(item, paddle.Tensor)
+            else (
+                item.tolist(),
+                found.tolist(),
+            )
+        )
+        assert values[0] == values[1], key
+
+
 def test_reading_begins_where_the_run_stopped() -> None:
     data = Numbers()
     assert run(DataLoader(data, batch_size=3), start=2) == [[6, 7, 8], [9]]

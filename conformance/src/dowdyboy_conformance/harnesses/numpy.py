@@ -15,7 +15,7 @@ from dowdyboy_core import TrainerConfig
 from .._harness import Floats, Harness, Layers, Optimizing
 from ..reference import Trainer
 from ..reference.framework import random
-from ..reference.framework.data import DataLoader, IterableDataset, TensorDataset
+from ..reference.framework.data import DataLoader, IterableDataset, TensorDataset, get_worker_info
 from ..reference.framework.layers import (
     BatchNorm,
     CrossEntropyLoss,
@@ -146,10 +146,24 @@ class NumpyHarness(Harness):
         workers: int = 0,
         drop_last: bool = False,
         collate: Callable[[Any], Any] | None = None,
+        init: Callable[[int], Any] | None = None,
+        persistent: bool = False,
+        timeout: int = 0,
     ) -> Any:
         return DataLoader(
-            dataset, batch_size, shuffle=shuffle, num_workers=workers, drop_last=drop_last, collate_fn=collate
+            dataset,
+            batch_size,
+            shuffle=shuffle,
+            num_workers=workers,
+            drop_last=drop_last,
+            collate_fn=collate,
+            timeout=timeout,
+            worker_init=init,
         )
+
+    def worker_dataset(self) -> Any:
+        info: Any = get_worker_info()
+        return info.dataset
 
     def batched_by(self, dataset: Any, batch_sampler: Any) -> Any:
         return DataLoader(dataset, batch_sampler=batch_sampler)

@@ -157,6 +157,9 @@ class PaddleHarness(Harness):
         workers: int = 0,
         drop_last: bool = False,
         collate: Callable[[Any], Any] | None = None,
+        init: Callable[[int], Any] | None = None,
+        persistent: bool = False,
+        timeout: int = 0,
     ) -> Any:
         loader: Any = paddle.io.DataLoader  # annotated more narrowly than it accepts
         return loader(
@@ -166,7 +169,14 @@ class PaddleHarness(Harness):
             num_workers=workers,
             drop_last=drop_last,
             collate_fn=collate,
+            worker_init_fn=init,
+            persistent_workers=persistent,
+            timeout=timeout,
         )
+
+    def worker_dataset(self) -> Any:
+        info: Any = paddle.io.get_worker_info()
+        return info.dataset
 
     def batched_by(self, dataset: Any, batch_sampler: Any) -> Any:
         return paddle.io.DataLoader(dataset, batch_sampler=_Batches(batch_sampler))

@@ -135,11 +135,26 @@ class TorchHarness(Harness):
         workers: int = 0,
         drop_last: bool = False,
         collate: Callable[[Any], Any] | None = None,
+        init: Callable[[int], Any] | None = None,
+        persistent: bool = False,
+        timeout: int = 0,
     ) -> Any:
         order: dict[str, Any] = {} if isinstance(dataset, _Stream) else {"shuffle": shuffle}
         return torch.utils.data.DataLoader(
-            dataset, batch_size, num_workers=workers, drop_last=drop_last, collate_fn=collate, **order
+            dataset,
+            batch_size,
+            num_workers=workers,
+            drop_last=drop_last,
+            collate_fn=collate,
+            worker_init_fn=init,
+            persistent_workers=persistent,
+            timeout=timeout,
+            **order,
         )
+
+    def worker_dataset(self) -> Any:
+        info: Any = torch.utils.data.get_worker_info()
+        return info.dataset
 
     def batched_by(self, dataset: Any, batch_sampler: Any) -> Any:
         return torch.utils.data.DataLoader(dataset, batch_sampler=batch_sampler)

@@ -16,10 +16,11 @@ from dowdyboy_core._order import (
     ShuffledOrder,
     SingleIndices,
 )
+from dowdyboy_core._sent_errors import Failure
 from dowdyboy_core._streams import StreamSource
 from dowdyboy_core._workers import Workers
 
-from .framework.data import DataLoader, IterableDataset, WorkerInfo, get_worker_info, set_worker_info
+from .framework.data import DataLoader, IterableDataset, WorkerInfo, get_worker_info, send_instead, set_worker_info
 
 
 def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None:
@@ -73,7 +74,7 @@ class _Workers(Workers):
             worker_init=begin,
         )
 
-    def end(self, batches: Any) -> None:
+    def end(self, batches: Any, *, now: bool) -> None:
         batches.close()
 
     def processes(self, batches: Any) -> Sequence[Any]:
@@ -87,3 +88,7 @@ class _Workers(Workers):
         info = get_worker_info()
         if info is not None:
             set_worker_info(WorkerInfo(info.id, info.num_workers, dataset))
+
+    @classmethod
+    def when_unsendable(cls, failure_of: Callable[[Exception], Failure]) -> None:
+        send_instead(failure_of)

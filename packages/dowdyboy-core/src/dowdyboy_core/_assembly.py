@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from typing import Any
 
 from . import log
@@ -12,7 +14,7 @@ from ._config import TrainerConfig
 from ._data import EpochLoader, MapParts, Share, StreamParts
 from ._dealt import loaders_within
 from ._epochs import Compared, Epochs
-from ._errors import CheckpointError, ConfigError, SetupError
+from ._errors import CheckpointError, ConfigError, DowdyboyError, SetupError
 from ._order import known_length
 from ._own import close_generator
 from ._rng import RandomStreams
@@ -225,6 +227,21 @@ class Assembly:
         """Ends the workers of epochs that were left before their end."""
         for loader in self.loaders.values():
             loader.close()
+
+    @contextmanager
+    def naming_workers(self) -> Iterator[None]:
+        """Has an error say which worker of which loader is no more.
+
+        The frameworks notice by a signal, and so in the middle of whatever runs then. They know a number of a process.
+        """
+        try:
+            yield
+        except (RuntimeError, SystemError) as error:
+            lost = {pid: text for loader in self.loaders.values() for pid, text in loader.lost().items()}
+            named = [text for pid, text in lost.items() if str(pid) in re.findall(r"\d+", str(error))]
+            if isinstance(error, DowdyboyError) or not named:
+                raise
+            raise SetupError("\n".join(named)) from error
 
     def set_training(self, training: bool) -> None:
         """Puts all models and module components into training or evaluation mode."""

@@ -7,6 +7,7 @@ W takes the batches r, r+W, …
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -163,6 +164,10 @@ class EpochLoader(ABC):
     def close(self) -> None:
         """Ends the workers of an epoch that was left before its end; they might go on for as long as the process."""
 
+    @abstractmethod
+    def lost(self) -> dict[int, str]:
+        """What became of workers that were no more when the last epoch was left, by the numbers of their processes."""
+
 
 def open_loader(
     parts: MapParts | StreamParts,
@@ -237,7 +242,14 @@ class MapLoader(EpochLoader):
         at_once = self._parts.read_at_once
         if at_once is not None:
             return (at_once(indices) for _, indices in self._numbered())
-        return map(self.reader, self._keys())
+        return self._read_here()
+
+    def _read_here(self) -> Iterator[Any]:
+        for keys in self._keys():  # and not map: a StopIteration of the dataset's would end the epoch without a word
+            yield self.reader(keys)
+
+    def lost(self) -> dict[int, str]:
+        return {} if self.pool is None else self.pool.lost
 
     def close(self) -> None:
         """Ends the workers, if they have not come to the end."""
@@ -261,16 +273,18 @@ class MapLoader(EpochLoader):
 
 
 class _KeySampler:
-    """The batch sampler that a native loader with workers runs on."""
+    """The batch sampler that a native loader with workers runs on; it doesn't hold what holds the workers."""
 
     def __init__(self, loader: MapLoader) -> None:
-        self._loader = loader
+        self._loader = weakref.ref(loader)
 
     def __iter__(self) -> Iterator[list[BatchKey]]:
-        return self._loader._keys()
+        loader = self._loader()
+        return iter(()) if loader is None else loader._keys()
 
     def __len__(self) -> int:
-        count = self._loader.count()
+        loader = self._loader()
+        count = None if loader is None else loader.count()
         if count is None:
             raise TypeError("The batch sampler has no length.")
         return count
@@ -335,6 +349,9 @@ class StreamLoader(EpochLoader):
         unread, self._unread = self._unread, None
         if unread is not None and self._parts.end_workers is not None:
             self._parts.end_workers(unread)
+
+    def lost(self) -> dict[int, str]:
+        return {} if self._pool is None else self._pool.lost
 
     def _to_the_end(self, batches: Iterator[Any]) -> Iterator[Any]:
         yield from batches

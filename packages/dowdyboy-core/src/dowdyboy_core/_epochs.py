@@ -115,6 +115,9 @@ class Epochs(EpochLoader):
         if self._inner is not None:
             self._inner.close()
 
+    def lost(self) -> dict[int, str]:
+        return {} if self._inner is None else self._inner.lost()
+
     def _dealing(self, parts: MapParts | StreamParts) -> Dealing | bool | None:
         if self._share.world_size == 1:
             return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +22,8 @@ PATIENCE = 60.0
 """Seconds that one batch is waited for without a word."""
 
 _LOOK = 0.5  # Seconds from one look at those who are waited for to the next.
+
+_LAST = 5.0  # Seconds to wait for a process that was killed.
 
 
 class WorkerPool:
@@ -54,7 +58,10 @@ class WorkerPool:
         self._native: Any = None
         self._running: Any = None  # the iterator that was last started
         self._unread: Any = None  # the same, as long as it isn't at its end
+        self._at_end: weakref.finalize[Any, Any] | None = None
         self._watch = Watch(workers, role, warn)
+        self.lost: dict[int, str] = {}
+        """What became of workers that were no more when the last epoch was left, by the numbers of their processes."""
         reader.name = f"worker {{}} of {workers.count} of the {role} loader"
 
     def batches(self, epoch: int) -> Iterator[Any]:
@@ -68,15 +75,40 @@ class WorkerPool:
             self._running = None
         # Starting workers draws a seed of theirs from a global stream; the run's own must not notice.
         with self._streams.isolated(derive_seed(self._seed, "workers", epoch)), forks_apart():
-            self._running = self._unread = self._start()
-        return self._read(self._unread)
+            batches = self._start()
+        if batches is not self._running:
+            self._running = batches
+            self._end_with_me(batches)
+        self._unread = batches
+        return self._read(batches)
+
+    def _end_with_me(self, batches: Any) -> None:
+        """Ends workers that persist when nobody can use them any more.
+
+        Were their iterator collected together with all that refers to it, its queues would be closed before it, and it
+        would wait for workers that can't be told.
+        """
+        self._forget_end()
+        if self._workers.persistent:
+            self._at_end = weakref.finalize(self, _end, os.getpid(), self._workers, batches)
+
+    def _forget_end(self) -> None:
+        if self._at_end is not None:
+            self._at_end.detach()
+            self._at_end = None
 
     def close(self) -> None:
         """Ends the workers of an epoch that was left before its end; they might go on for as long as the process."""
         unread, self._unread = self._unread, None
         if unread is not None:
             self._native = self._running = None
-            self._workers.end(unread)
+            self._forget_end()
+            self.lost = self._watch.lost(unread)
+            self._workers.end(unread, now=self._watch.late)
+            for process in self._workers.processes(unread):
+                if process.is_alive():  # stuck where it hears nothing; at its end, Python would wait for it
+                    process.kill()
+                    process.join(_LAST)
             self._watch.close()
 
     def _start(self) -> Any:
@@ -101,6 +133,11 @@ class WorkerPool:
             self._unread = None
 
 
+def _end(home: int, workers: Workers, batches: Any) -> None:
+    if os.getpid() == home:
+        workers.end(batches, now=False)
+
+
 class Watch:
     """Sees to it that nobody waits for workers without end, or without being told.
 
@@ -115,10 +152,13 @@ class Watch:
         self._batches: Any = None
         self._since: float | None = None
         self._told = False
+        self.late = False
+        """Whether a worker has taken longer than the timeout, and so won't hear that it should end, either."""
 
     def open(self) -> Reports:
         """Gives what the next workers report by."""
         self.close()
+        self.late = False
         self._reports = Reports()
         return self._reports
 
@@ -159,6 +199,13 @@ class Watch:
         finally:
             self._since = None
 
+    def lost(self, batches: Any) -> dict[int, str]:
+        """What became of the workers of an iterator that are no more, by the numbers of their processes."""
+        self._batches = batches
+        gone = self._gone()
+        where = self._where() if gone else ""
+        return {self._process(number).pid: self._gone_text(number) + where for number in gone}
+
     def _look(self, ended: threading.Event) -> None:
         suspected: Any = None
         while not ended.wait(_LOOK):
@@ -185,8 +232,9 @@ class Watch:
         waited = 0.0 if self._since is None else time.monotonic() - self._since
         gone = self._gone_for_sure()
         if gone:
-            return SetupError(" ".join(self._gone_text(number) for number in gone) + self._where())
+            return SetupError("\n".join(self._gone_text(number) for number in gone) + self._where())
         if self._is_late(waited):
+            self.late = True
             late = f"gave no batch for {self._workers.timeout:g} seconds, which is the timeout of the loader."
             return SetupError(
                 f"{self._awaited_text(late)} Give it more time, or fewer samples for each batch.{self._stack()}"
@@ -203,7 +251,7 @@ class Watch:
         return []
 
     def _gone_text(self, number: int) -> str:
-        process = self._workers.processes(self._batches)[number]
+        process = self._process(number)
         code = process.exitcode
         if code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
@@ -237,13 +285,16 @@ class Watch:
         number = self._workers.awaited(self._batches)
         if number is None or self._reports is None:
             return ""
-        process = self._workers.processes(self._batches)[number]
+        process = self._process(number)
         text = self._reports.ask(number, process.pid) if process.exitcode is None else self._reports.taken()
         return f"\n\nWhere it is:\n{text}" if text else ""
 
     def _name(self, number: int) -> str:
-        pid = self._workers.processes(self._batches)[number].pid
+        pid = self._process(number).pid
         return f"Worker {number} of {self._workers.count} of the {self._role} loader (process {pid})"
+
+    def _process(self, number: int) -> Any:
+        return self._workers.processes(self._batches)[number]
 
 
 _HINTS = {

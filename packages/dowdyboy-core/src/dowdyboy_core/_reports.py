@@ -38,6 +38,7 @@ class Reports:
     def begin(self, worker: int) -> None:
         """Tells that a worker is up, in it, and has it write down where it is when it crashes or is asked."""
         handle = self._theirs.fileno()
+        faulthandler.disable()  # or it would keep the handlers that it has, under those of the framework
         faulthandler.enable(file=handle)
         if _SHOW is not None:
             faulthandler.register(_SHOW, file=handle)
@@ -52,7 +53,7 @@ class Reports:
         """What has been written since the last time."""
         self._read()
         text, self._text = self._text, ""
-        return text.strip()
+        return _readable(text.strip())
 
     def ask(self, worker: int, pid: int) -> str:
         """Where a worker is now; empty if it doesn't say."""
@@ -60,15 +61,12 @@ class Reports:
             return ""
         self.taken()
         os.kill(pid, _SHOW)
-        latest = time.monotonic() + _ANSWER
-        found = ""
-        while time.monotonic() < latest:
+        latest, seen = time.monotonic() + _ANSWER, -1
+        while time.monotonic() < latest and not 0 < len(self._text) == seen:
+            seen = len(self._text)
             time.sleep(0.02)
-            more = self.taken()
-            if found and not more:
-                break
-            found = f"{found}\n{more}".strip()
-        return found
+            self._read()
+        return self.taken()
 
     def close(self) -> None:
         """Closes both ends in this process."""
@@ -88,3 +86,10 @@ class Reports:
             self._text += data.decode(errors="replace")
             self._up |= {int(number) for number in _UP.findall(self._text)}
             self._text = _UP.sub("", self._text)
+
+
+def _readable(text: str) -> str:
+    """The thread that crashed, and the first one, which reads, down to where the worker began."""
+    *others, last = re.split(r"\n\n(?=Thread|Current)", text)
+    threads = [*(other for other in others if not other.startswith("Thread")), last]
+    return "\n\n".join(re.split(r"\n.*multiprocessing.process\.py|\n\nExtension", thread)[0] for thread in threads)

@@ -166,6 +166,11 @@ class StreamPool:
         self._pool = WorkerPool(workers, KeyDataset(0), self._keys, reader, streams, seed, role, warn)
         self.close = self._pool.close
 
+    @property
+    def lost(self) -> dict[int, str]:
+        """What became of workers that were no more when the last epoch was left."""
+        return self._pool.lost
+
     def batches(self, epoch: int) -> Iterator[Any]:
         """Starts the stream afresh in all workers, and gives their batches in turn, of each as many as it has."""
         self._keys.begin(self._seed, epoch)

@@ -22,11 +22,13 @@ class Workers(ABC):
 
     Attributes:
         count: how many there are.
+        persistent: whether they stay for the next epoch.
         timeout: seconds after which the user has a wait for a batch end the run; 0 for never.
         init: what the user has a worker begin with, or None.
     """
 
     count: int
+    persistent: bool = False
     timeout: float = 0
     init: Callable[[int], Any] | None = None
 
@@ -44,8 +46,13 @@ class Workers(ABC):
         """
 
     @abstractmethod
-    def end(self, batches: Any) -> None:
-        """Ends the workers of an iterator of that loader that was not read to its end."""
+    def end(self, batches: Any, *, now: bool) -> None:
+        """Ends the workers of an iterator of that loader that was not read to its end.
+
+        Args:
+            batches: the iterator.
+            now: kill them, and don't wait for them; they don't answer.
+        """
 
     @abstractmethod
     def processes(self, batches: Any) -> Sequence[Any]:
@@ -62,12 +69,31 @@ class Workers(ABC):
         """
 
     @classmethod
-    def tell(cls, dataset: Any) -> None:  # of a framework that tells its workers nothing
+    @abstractmethod
+    def tell(cls, dataset: Any) -> None:
         """Has the framework tell a worker, in it, that this is the dataset that it reads."""
 
     @classmethod
+    def when_unsendable(cls, failure_of: Callable[[Exception], Failure]) -> None:
+        """Has a worker, in it, send a failure in the place of a batch that can't be pickled.
+
+        Without this it would be dropped, and waited for without end.
+        """
+        queues: Any = multiprocessing.queues.Queue
+        otherwise = queues._on_queue_feeder_error
+
+        def refuse(queue: Any, error: Exception, sent: Any) -> None:
+            instead = cls.substitute(sent, failure_of(error))
+            if instead is None:
+                otherwise(error, sent)
+            else:
+                queue.put(instead)
+
+        queues._on_queue_feeder_error = refuse
+
+    @classmethod
     def substitute(cls, sent: Any, failure: Failure) -> Any:
-        """What a worker sends in the place of a batch that can't be pickled; None if ``sent`` is no batch."""
+        """What a worker sends by its queue in the place of a batch; None if ``sent`` is no batch."""
         return None
 
     @classmethod
@@ -182,7 +208,7 @@ class Begin:
         reader.worker = worker_id
         WorkerInit(None)(worker_id)
         self._reports.begin(worker_id)
-        self._tell_what_cannot_be_sent()
+        self._kind.when_unsendable(lambda error: Failure(unsendable(error, reader.where()), reader.where()))
         try:
             reader.unpack()
             self._kind.tell(reader.dataset)
@@ -191,26 +217,17 @@ class Begin:
         except BaseException as error:
             reader.failure = Failure(error, reader.where())
 
-    def _tell_what_cannot_be_sent(self) -> None:
-        """Has a batch that can't be pickled be an error in words: it would be dropped, and waited for without end."""
-        reader, kind = self._reader, self._kind
-        otherwise: Any = vars(multiprocessing.queues.Queue)["_on_queue_feeder_error"]
 
-        def refuse(queue: Any, error: Exception, sent: Any) -> None:
-            told = SetupError(
-                f"{reader.where()} can't send a batch: {type(error).__name__}: {error}. What workers read is pickled: "
-                "have the dataset and the collate function give tensors, arrays, numbers, texts and containers of "
-                "these, or set num_workers=0."
-            )
-            told.__cause__ = error
-            instead = kind.substitute(sent, Failure(told, reader.where()))
-            if instead is None:
-                otherwise.__func__(error, sent)
-            else:
-                queue.put(instead)
-
-        queues: Any = multiprocessing.queues.Queue
-        queues._on_queue_feeder_error = refuse
+def unsendable(error: Exception, who: str) -> SetupError:
+    """The error for a batch that a worker has read and can't send."""
+    who = who[:1].upper() + who[1:]
+    told = SetupError(
+        f"{who} can't send a batch: {type(error).__name__}: {error}. What workers read is pickled. "
+        "Have the dataset and the collate function give tensors, arrays, numbers, texts and containers of these, or "
+        "set num_workers=0."
+    )
+    told.__cause__ = error
+    return told
 
 
 # ---- what a forked worker leaves alone

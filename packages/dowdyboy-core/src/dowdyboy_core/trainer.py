@@ -82,7 +82,7 @@ class Trainer(Persistence):
         self._check_fit(train_step, val_step, on_epoch_end)
         self._interlude.check_fit()
         meet(self._backend.gather, self.rank, "fit")
-        with self._stopping.listening(), in_step(self.world_size), self._alone():
+        with self._stopping.listening(), in_step(self.world_size), self._alone(), self._parts.naming_workers():
             self._begin_fit()
             if self._position.epoch >= self.config.epoch:
                 self.print(f"nothing is left to train: {self._position.epoch} of {self.config.epoch} epochs are done")
@@ -256,7 +256,7 @@ class Trainer(Persistence):
         if self._interlude.phase is not None:  # then fit cares for what follows from an error, if the hook lets it out
             self._test(test_step, on_test_end)
             return
-        with in_step(self.world_size):
+        with in_step(self.world_size), self._parts.naming_workers():
             try:
                 self._test(test_step, on_test_end)
             finally:

@@ -26,6 +26,7 @@ class PaddleWorkers(Workers):
 
     def __init__(self, loader: DataLoader) -> None:
         self.count = loader.num_workers
+        self.persistent = loader._persistent_workers
         self.timeout = loader.timeout
         self.init = loader.worker_init_fn
         self._settings: dict[str, Any] = {
@@ -41,7 +42,7 @@ class PaddleWorkers(Workers):
             )
             if hasattr(loader, name)  # reader_buffer_size came with PaddlePaddle 3.3
         }
-        self._settings["persistent_workers"] = loader._persistent_workers
+        self._settings["persistent_workers"] = self.persistent
 
     def build(
         self, dataset: Any, batch_sampler: Any, collate: Callable[[Any], Any], begin: Callable[[int], None]
@@ -62,7 +63,12 @@ class PaddleWorkers(Workers):
             DataLoader(dataset, batch_size=size, drop_last=loader.drop_last, collate_fn=packed, **settings)
         )
 
-    def end(self, batches: _UnpackedBatches) -> None:
+    def end(self, batches: _UnpackedBatches, *, now: bool) -> None:
+        if now:
+            core: Any = paddle.base.core
+            core._erase_process_pids(id(batches.native))  # or PaddlePaddle would raise an error for each
+            for process in batches.native._workers:
+                process.kill()
         # Letting go is not enough: a thread of the iterator reads on, and holds it. Who is stuck is not waited for.
         batches.native._try_shutdown_all(timeout=_PATIENCE)
 
@@ -82,7 +88,8 @@ class PaddleWorkers(Workers):
     @classmethod
     def tell(cls, dataset: Any) -> None:
         info: Any = get_worker_info()
-        native_worker._worker_info = native_worker.WorkerInfo(
+        native: Any = native_worker
+        native._worker_info = native_worker.WorkerInfo(
             id=info.id, num_workers=info.num_workers, dataset=dataset, seed=info.seed
         )
 
@@ -105,9 +112,9 @@ class _Pickler(ForkingPickler):
 
     def __init__(self, file: Any) -> None:
         super().__init__(file)
-        table: Any = self.dispatch_table
         kinds = (paddle.Tensor, paddle.base.framework.EagerParamBase)
-        self.dispatch_table = table.new_child(dict.fromkeys(kinds, _reduce))
+        table: Any = self.dispatch_table  # a copy of this pickler's own
+        table.update(dict.fromkeys(kinds, _reduce))
 
 
 def _reduce(tensor: paddle.Tensor) -> tuple[Any, ...]:
@@ -125,7 +132,8 @@ def _tensor(array: Any, kind: str, stop_gradient: bool) -> paddle.Tensor:
 
 def _as_it_was(tensor: paddle.Tensor, kind: str, stop_gradient: bool) -> paddle.Tensor:
     if str(tensor.dtype) != f"paddle.{kind}":
-        tensor = tensor.view(kind)
+        of_kind: Any = kind
+        tensor = tensor.view(of_kind)
     if not stop_gradient:
         tensor.stop_gradient = False
     return tensor

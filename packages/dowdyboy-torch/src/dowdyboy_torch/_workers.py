@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data._utils import signal_handling
 from torch.utils.data._utils import worker as native_worker
 
 from dowdyboy_core._sent_errors import Failure
@@ -18,6 +19,7 @@ class TorchWorkers(Workers):
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.count = loader.num_workers
+        self.persistent = loader.persistent_workers
         self.timeout = loader.timeout
         self.init = loader.worker_init_fn
         self._settings: dict[str, Any] = {
@@ -35,7 +37,13 @@ class TorchWorkers(Workers):
         settings: dict[str, Any] = {**self._settings, "worker_init_fn": begin}
         return DataLoader(dataset, batch_sampler=batch_sampler, collate_fn=collate, **settings)
 
-    def end(self, batches: Any) -> None:
+    def end(self, batches: Any, *, now: bool) -> None:
+        if now:
+            native: Any = signal_handling
+            native._remove_worker_pids(id(batches))  # or PyTorch would raise an error for each
+            batches._worker_pids_set = False
+            for process in batches._workers:
+                process.kill()
         batches._shutdown_workers()
 
     def processes(self, batches: Any) -> Sequence[Any]:

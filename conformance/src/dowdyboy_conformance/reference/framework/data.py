@@ -61,6 +61,15 @@ def set_worker_info(info: WorkerInfo) -> None:
     _worker_info = info
 
 
+_instead: Callable[[Exception], Any] | None = None
+
+
+def send_instead(make: Callable[[Exception], Any]) -> None:
+    """Has this worker send what ``make`` gives for an error in the place of a batch that can't be pickled."""
+    global _instead
+    _instead = make
+
+
 class DataLoader:
     """The batches of a dataset.
 
@@ -177,9 +186,14 @@ def _work(loader: DataLoader, number: int, pipe: Connection, of_parent: list[Con
         except EOFError:
             return
         try:
-            pipe.send((loader._read(indices), None))
+            batch = loader._read(indices)
         except Exception as error:
             pipe.send((None, error))
+            continue
+        try:
+            pipe.send((batch, None))
+        except (AttributeError, TypeError, ValueError) as error:  # it can't be pickled
+            pipe.send((None, error) if _instead is None else (_instead(error), None))
 
 
 def collate(samples: list[Any]) -> Any:
