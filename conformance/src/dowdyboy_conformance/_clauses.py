@@ -8,7 +8,7 @@ TOPICS = {
     "H": ("hooks", 7),
     "L": ("loop order", 11),
     "R": ("records", 7),
-    "D": ("data", 10),
+    "D": ("data", 18),
     "S": ("randomness", 6),
     "P": ("precision", 4),
     "C": ("checkpoints", 22),
@@ -17,7 +17,7 @@ TOPICS = {
     "O": ("optimizing", 8),
     "U": ("utilities", 5),
     "X": ("errors", 3),
-    "W": ("several processes", 20),
+    "W": ("several processes", 22),
     "N": ("numbers across frameworks", 5),
 }
 """For each topic its name and the number of its clauses."""

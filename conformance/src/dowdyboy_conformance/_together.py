@@ -37,6 +37,7 @@ SCENARIOS = {
             "own_disks",
             "stopping",
         ],
+        "_scenarios_of_data": ["parts"],
         "_scenario_of_frameworks": ["long_training"],
     }.items()
     for name in names

@@ -28,9 +28,11 @@ class OwnReading(Iterator[Any]):
     Args:
         loader: the user's object.
         between: the backend's class below which the framework's loader stands.
+        end: ends what one of the readers that were noted has at work.
     """
 
-    def __init__(self, loader: Any, between: type) -> None:
+    def __init__(self, loader: Any, between: type, end: Callable[[Any], None]) -> None:
+        self._end = end
         self._changed = [(item, type(item)) for item in _loaders_in(loader, between.__mro__[1])]
         self._readers: list[Any] = []
         for item, kind in self._changed:
@@ -59,18 +61,14 @@ class OwnReading(Iterator[Any]):
             if type(item) is not kind:
                 item.__class__ = kind
 
-    def close(self, end: Callable[[Any], None]) -> None:
-        """Leaves the epoch where it stands.
-
-        Args:
-            end: ends what one of the readers that were noted has at work.
-        """
+    def close(self) -> None:
+        """Leaves the epoch where it stands, and ends the workers that read for it."""
         self.put_back()
         close_generator(self._batches)
         for reference in self._readers:
             reader = reference()
             if reader is not None:
-                end(reader)
+                self._end(reader)
 
 
 def note_reader(loader: Any, reader: Any) -> Any:

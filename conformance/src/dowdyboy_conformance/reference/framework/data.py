@@ -68,16 +68,31 @@ class DataLoader:
         self.worker_init = worker_init
 
     def __iter__(self) -> Iterator[Any]:
-        """Reads the batches of a stream, or those of ``batch_sampler``."""
+        """Reads the batches of a stream, those of ``batch_sampler``, or of an order from NumPy's global stream."""
         if isinstance(self.dataset, IterableDataset):
             return self._stream()
-        if self.batch_sampler is None:
-            raise TypeError("A loader without batch_sampler is for a trainer, which knows the order of an epoch.")
-        if self.num_workers:
-            return self._by_workers(iter(self.batch_sampler))
-        return map(self._read, self.batch_sampler)
+        batches = self._own_order() if self.batch_sampler is None else iter(self.batch_sampler)
+        return self._by_workers(batches) if self.num_workers else map(self._read, batches)
 
-    def _read(self, indices: Iterable[Any]) -> Any:
+    def __len__(self) -> int:
+        if isinstance(self.dataset, IterableDataset):
+            raise TypeError("A stream has no length.")
+        if self.batch_sampler is not None:
+            return len(self.batch_sampler)  # type: ignore[arg-type] # if it has one
+        size, batch = len(self.dataset), self.batch_size or 1
+        return size // batch if self.drop_last else -(-size // batch)
+
+    def _own_order(self) -> Iterator[Any]:
+        order = np.random.permutation(len(self.dataset)) if self.shuffle else np.arange(len(self.dataset))
+        size = self.batch_size
+        if size is None:
+            return iter(order.tolist())
+        end = len(order) - len(order) % size if self.drop_last else len(order)
+        return (order[start : min(start + size, end)].tolist() for start in range(0, end, size))
+
+    def _read(self, indices: Any) -> Any:
+        if self.batch_sampler is None and self.batch_size is None:
+            return self.collate_fn(self.dataset[indices])
         return self.collate_fn([self.dataset[index] for index in indices])
 
     def _stream(self) -> Iterator[Any]:
