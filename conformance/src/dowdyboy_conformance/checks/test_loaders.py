@@ -243,7 +243,6 @@ def _kinds(harness: Harness) -> dict[str, Callable[[int], Any]]:
     data = numbers(7)
     items = Indexed(3, lambda index: np.float32([index]))
     stream = harness.stream(lambda: iter(map(np.float32, range(5))))
-    whole = lambda self: 4  # noqa: E731
     return {
         "in order": lambda workers: harness.loader(data, 2, workers=workers),
         "shuffled": lambda workers: harness.loader(data, 2, shuffle=True, workers=workers),

@@ -23,7 +23,6 @@ from dowdyboy_core._stopping import WorkerInit
 
 from .framework.data import DataLoader, IterableDataset
 
-
 _READING = ("__iter__", "__len__", "dataset", "batch_sampler", "batch_size", "drop_last", "collate_fn")
 """What a subclass that reads in a way of its own defines, of these at least one."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import random as python_random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from . import random
 from .tensor import Tensor
 
 
@@ -126,18 +128,22 @@ class DataLoader:
     def _start_workers(self) -> list[Connection]:
         # Forked, so that datasets and functions of any kind get there as they are.
         context = multiprocessing.get_context("fork")
+        base = int(np.random.randint(2**31))  # a forked process would have the streams of this one, or none that repeat
         pipes: list[Connection] = []
         for number in range(self.num_workers):
             ours, theirs = context.Pipe()
             pipes.append(ours)
-            context.Process(target=self._work, args=(number, theirs, list(pipes)), daemon=True).start()
+            context.Process(target=self._work, args=(number, base + number, theirs, list(pipes)), daemon=True).start()
             theirs.close()
         return pipes
 
-    def _work(self, number: int, pipe: Connection, of_parent: list[Connection]) -> None:
+    def _work(self, number: int, seed: int, pipe: Connection, of_parent: list[Connection]) -> None:
         """What a worker does until its pipe is closed, or the process at its other end is no more."""
         for other in of_parent:  # or it would keep them open itself
             other.close()
+        python_random.seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
         self.worker_init(number)
         while True:
             try:
