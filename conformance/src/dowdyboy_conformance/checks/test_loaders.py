@@ -194,9 +194,8 @@ class Liar(Endless):
 @pytest.mark.parametrize("kind", [Endless, Liar])
 def test_a_sampler_without_an_end_is_refused(harness: Harness, tmp_path: Path, kind: type[Endless]) -> None:
     sampler = kind()
-    if not hasattr(harness.batched_by(numbers(2), sampler).batch_sampler, "__len__") or kind is Liar:
-        with pytest.raises(SetupError, match="it seems to have no end"):
-            batches(harness, tmp_path, harness.batched_by(numbers(2), sampler))
+    with pytest.raises(SetupError, match="it seems to have no end"):
+        batches(harness, tmp_path, harness.batched_by(numbers(2), sampler))
     assert sampler.given <= 2**20 // 64 + 1
 
 
@@ -241,7 +240,7 @@ def test_everything_is_told_the_epoch(harness: Harness, tmp_path: Path, workers:
 
 def _kinds(harness: Harness) -> dict[str, Callable[[int], Any]]:
     data = numbers(7)
-    items = Indexed(3, lambda index: np.float32([index]))
+    items = Indexed(3, lambda index: np.array([index], np.float32))
     stream = harness.stream(lambda: iter(map(np.float32, range(5))))
     return {
         "in order": lambda workers: harness.loader(data, 2, workers=workers),
