@@ -8,7 +8,7 @@ TOPICS = {
     "H": ("hooks", 7),
     "L": ("loop order", 12),
     "R": ("records", 7),
-    "D": ("data", 13),
+    "D": ("data", 18),
     "S": ("randomness", 6),
     "P": ("precision", 4),
     "C": ("checkpoints", 25),

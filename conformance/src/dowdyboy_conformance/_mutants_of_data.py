@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dowdyboy_core import _data, _order
+from dowdyboy_core import _data, _epochs, _order
 from dowdyboy_core._rng import RandomStreams
 from dowdyboy_core.rand import derive_seed
 
@@ -64,8 +64,9 @@ class StreamRunsOn(Mutant):
 
     def spoil(self, trainer: Any) -> None:
         def spoil(loader: Any) -> None:
-            running = loader._parts.batches()
-            loader._parts = replace(loader._parts, batches=lambda: running)
+            parts = loader._split()
+            running = parts.batches()
+            loader._split = lambda: replace(parts, batches=lambda: running)
 
         change_loaders(trainer, spoil)
 
@@ -75,10 +76,7 @@ class EpochsFromZero(Mutant):
     """Tells a sampler the epochs from 0."""
 
     def alter(self, patch: MonkeyPatch) -> None:
-        def make(original: Any) -> Any:
-            return lambda self, seed, epoch: original(self, seed, epoch - 1)
-
-        change(_order.SamplerOrder, "indices", make, patch)
+        change(_epochs, "tell_epoch", lambda original: lambda loader, epoch: original(loader, epoch - 1), patch)
 
 
 @caught("D-8", "test_data_that_comes_in_batches")

@@ -44,8 +44,15 @@ class AugmentedByRank(Mutant):
 
                 return keys
 
-            if hasattr(loader, "_keys"):
-                change(loader, "_keys", make)
+            def opened(original: Any) -> Any:
+                def open_loader(parts: Any, share: Any) -> Any:
+                    inner = original(parts, share)
+                    change(inner, "_keys", make)
+                    return inner
+
+                return open_loader
+
+            change(loader, "_map_loader", opened)
 
         change_loaders(trainer, spoil, "train")
 

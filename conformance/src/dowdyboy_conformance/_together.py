@@ -40,6 +40,7 @@ SCENARIOS = {
         ],
         "_scenarios_of_hooks": ["interludes"],
         "_scenarios_of_models": ["uses", "disguise", "thawing", "adversarial", "refusals", "drifting"],
+        "_scenarios_of_data": ["parts"],
         "_scenario_of_frameworks": ["long_training"],
     }.items()
     for name in names

@@ -141,6 +141,10 @@ class Backwards(Sampler):
         return self.size
 
 
+def sampled(dataset: Any, sampler: Any, batch_size: int, **settings: Any) -> DataLoader:
+    return DataLoader(dataset, batch_sampler=BatchSampler(sampler=sampler, batch_size=batch_size), **settings)
+
+
 def test_samplers() -> None:
     assert run(sampled(Numbers(5), Backwards(5), 2)) == [[4, 3], [2, 1], [0]]
     subset = sampled(Numbers(), SubsetRandomSampler([2, 4, 6]), 2)

@@ -30,6 +30,7 @@ class _Batches(paddle.io.BatchSampler):
     """A batch sampler of the user's own; the loader takes subclasses of its own class only."""
 
     def __init__(self, given: Any) -> None:  # not calling super's: it wants a dataset
+        vars(self).update(getattr(given, "__dict__", {}))  # such as its place among the processes
         self._given = given
         if hasattr(given, "set_epoch"):
             self.set_epoch = given.set_epoch

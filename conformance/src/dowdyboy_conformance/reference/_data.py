@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from dowdyboy_core._data import MapParts, StreamParts
@@ -15,22 +16,31 @@ from dowdyboy_core._order import (
     SequentialOrder,
     ShuffledOrder,
     SingleIndices,
+    known_length,
 )
+from dowdyboy_core._own import close_generator, reads_for_itself
 from dowdyboy_core._sent_errors import Failure
 from dowdyboy_core._streams import StreamSource
 from dowdyboy_core._workers import Workers
 
 from .framework.data import DataLoader, IterableDataset, WorkerInfo, get_worker_info, send_instead, set_worker_info
 
+_READING = ("__iter__", "__len__", "dataset", "batch_sampler", "batch_size", "drop_last", "collate_fn")
+"""What a subclass that reads in a way of its own defines, of these at least one."""
+
 
 def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None:
     """Takes a loader apart; None if ``loader`` is none of the framework's."""
     if not isinstance(loader, DataLoader):
         return None
+    streams = [loader.dataset] if isinstance(loader.dataset, IterableDataset) else []
+    if reads_for_itself(type(loader), DataLoader, _READING):
+        own = partial(iter, loader)
+        return StreamParts(own, known_length(loader), end_workers=close_generator, samplers=[loader], streams=streams)
     workers = _Workers(loader) if loader.num_workers else None
-    if isinstance(loader.dataset, IterableDataset):
+    if streams:
         source = StreamSource(loader.dataset, loader.collate_fn, loader.batch_size, loader.drop_last)
-        return StreamParts(source, None, workers=workers)
+        return StreamParts(source, None, workers=workers, streams=streams)
     return MapParts(
         dataset=loader.dataset,
         batching=_batching(loader, isolate),
@@ -42,7 +52,7 @@ def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None
 
 def _batching(loader: DataLoader, isolate: Isolate) -> Batching:
     if loader.batch_sampler is not None:
-        return SampledBatches(loader.batch_sampler, isolate, _reseed)
+        return SampledBatches(loader.batch_sampler, isolate, _reseed, loader.dataset)
     size = len(loader.dataset)
     order: Order = ShuffledOrder(size) if loader.shuffle else SequentialOrder(size)
     if loader.batch_size is None:

@@ -14,6 +14,9 @@ from typing import Any
 
 _READERS = "_readers_of_the_trainer"
 
+_IN_USE: dict[type, int] = {}
+"""How often each of the user's classes stands on one of the backend's right now."""
+
 
 def reads_for_itself(kind: type, native: type, names: Collection[str]) -> bool:
     """Whether a subclass of a framework's loader has methods or properties of its own with one of some names."""
@@ -28,15 +31,16 @@ class OwnReading(Iterator[Any]):
     Args:
         loader: the user's object.
         between: the backend's class below which the framework's loader stands.
+        end: ends what one of the readers that were noted has at work.
     """
 
-    def __init__(self, loader: Any, between: type) -> None:
-        self._changed = [(item, type(item)) for item in _loaders_in(loader, between.__mro__[1])]
+    def __init__(self, loader: Any, between: type, end: Callable[[Any], None]) -> None:
+        self._end = end
+        self._between = between
+        self._changed = _loaders_in(loader, between.__mro__[1])
         self._readers: list[Any] = []
-        for item, kind in self._changed:
-            if not issubclass(kind, between):
-                with suppress(TypeError):  # an object of another layout, which then reads as it would elsewhere
-                    item.__class__ = _slipped_in(kind, between)
+        for item in self._changed:
+            _slip_in(item, between)
             vars(item)[_READERS] = self._readers
         try:
             self._batches = iter(loader)
@@ -52,25 +56,20 @@ class OwnReading(Iterator[Any]):
             raise
 
     def put_back(self) -> None:
-        """Gives the user's objects their own classes again."""
+        """Has the user's objects stand on the framework's class again."""
         changed, self._changed = self._changed, []
-        for item, kind in changed:
+        for item in changed:
             vars(item).pop(_READERS, None)
-            if type(item) is not kind:
-                item.__class__ = kind
+            _take_out(item, self._between)
 
-    def close(self, end: Callable[[Any], None]) -> None:
-        """Leaves the epoch where it stands.
-
-        Args:
-            end: ends what one of the readers that were noted has at work.
-        """
+    def close(self) -> None:
+        """Leaves the epoch where it stands, and ends the workers that read for it."""
         self.put_back()
         close_generator(self._batches)
         for reference in self._readers:
             reader = reference()
             if reader is not None:
-                end(reader)
+                self._end(reader)
 
 
 def note_reader(loader: Any, reader: Any) -> Any:
@@ -93,8 +92,29 @@ def _loaders_in(loader: Any, native: type) -> list[Any]:
     return [item for item in getattr(loader, "__dict__", {}).values() if native in type(item).__mro__]
 
 
-def _slipped_in(kind: Any, between: Any) -> Any:
-    if kind in between.__mro__:
-        return between
-    named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind, between), named)
+def _slip_in(item: Any, between: type) -> None:
+    # Not by a subclass of the user's class: that would call itself where it says super(type(self), self).
+    native = between.__mro__[1]
+    if type(item) is native:
+        item.__class__ = between
+    for kind in type(item).__mro__:
+        if kind is not between and (native in kind.__bases__ or between in kind.__bases__):
+            _IN_USE[kind] = _IN_USE.get(kind, 0) + 1
+            _exchange(kind, native, between)
+
+
+def _take_out(item: Any, between: type) -> None:
+    native = between.__mro__[1]
+    if type(item) is between:
+        item.__class__ = native
+    for kind in type(item).__mro__:
+        if kind in _IN_USE:
+            _IN_USE[kind] -= 1
+            if not _IN_USE[kind]:
+                del _IN_USE[kind]
+                _exchange(kind, between, native)
+
+
+def _exchange(kind: type, one: type, other: type) -> None:
+    with suppress(TypeError):  # a class that won't have it, and then reads as it would elsewhere
+        kind.__bases__ = tuple(other if base is one else base for base in kind.__bases__)

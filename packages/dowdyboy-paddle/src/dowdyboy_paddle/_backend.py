@@ -177,6 +177,7 @@ class PaddleBackend(Backend):
 
     def keep_modes(self, model: Any) -> Callable[[], None]:
         kept = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+        exchanged = [(exchange, exchange.training) for exchange in exchanges_of([model])]
 
         def put_back() -> None:
             for layer, training in kept:
@@ -184,6 +185,8 @@ class PaddleBackend(Backend):
                     self.set_training(layer, training)  # a method of the user's own may do more than its name says
             for layer, training in kept:
                 layer.training = training
+            for exchange, training in exchanged:
+                exchange.training = training
 
         return put_back
 

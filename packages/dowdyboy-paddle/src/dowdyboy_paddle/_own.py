@@ -43,9 +43,9 @@ def own_parts(loader: Any) -> StreamParts | None:
     if not held or hasattr(loader, "__next__") or not hasattr(loader, "__iter__"):
         return None
     return StreamParts(
-        partial(OwnReading, loader, _Between),
+        partial(OwnReading, loader, _Between, Generator.close),
         known_length(loader) if hasattr(loader, "__len__") else None,
-        end_workers=partial(OwnReading.close, end=Generator.close),
+        end_workers=OwnReading.close,
         samplers=held,
         streams=[item.dataset for item in held if isinstance(item.dataset, IterableDataset)],
     )

@@ -169,6 +169,7 @@ class TorchBackend(Backend):
 
     def keep_modes(self, model: Any) -> Callable[[], None]:
         kept = [(module, module.training) for module in model.modules()]
+        exchanged = [(exchange, exchange.training) for exchange in exchanges_of([model])]
 
         def put_back() -> None:
             for module, training in kept:
@@ -176,6 +177,8 @@ class TorchBackend(Backend):
                     module.train(training)  # a method of the user's own may do more than to set what it is named after
             for module, training in kept:
                 module.training = training
+            for exchange, training in exchanged:
+                exchange.training = training
 
         return put_back
 

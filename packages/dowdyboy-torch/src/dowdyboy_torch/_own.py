@@ -44,7 +44,7 @@ def own_parts(loader: Any) -> StreamParts | None:
     return StreamParts(
         partial(_start, loader, held),
         known_length(loader) if hasattr(loader, "__len__") else None,
-        end_workers=partial(OwnReading.close, end=_end_reader),
+        end_workers=OwnReading.close,
         samplers=held,
         streams=[item.dataset for item in held if isinstance(item.dataset, IterableDataset)],
     )
@@ -55,7 +55,7 @@ def _start(loader: Any, held: list[DataLoader[Any]]) -> Iterator[Any]:
     for item in held:
         for owner in (item, item.sampler, item.batch_sampler):
             _reseed(owner, seed)
-    return OwnReading(loader, _Between)
+    return OwnReading(loader, _Between, _end_reader)
 
 
 def _end_reader(reader: Any) -> None:
@@ -66,15 +66,15 @@ class _Between(DataLoader[Any]):
     """Stands below a subclass of the user's while the trainer reads."""
 
     def __iter__(self) -> Any:
-        # _Workers that persist would go on with random numbers that a resumed run doesn't have.
         return self._get_iterator()
 
     def _get_iterator(self) -> Any:
         if not self.num_workers:
             return super()._get_iterator()
-        then = self.worker_init_fn
-        self.worker_init_fn = WorkerInit(then)
+        settings, kept = vars(self), (self.worker_init_fn, self.persistent_workers)
+        settings["worker_init_fn"] = WorkerInit(self.worker_init_fn)
+        settings["persistent_workers"] = False  # they would go on with random numbers that a resumed run doesn't have
         try:
             return note_reader(self, super()._get_iterator())
         finally:
-            self.worker_init_fn = then
+            settings["worker_init_fn"], settings["persistent_workers"] = kept

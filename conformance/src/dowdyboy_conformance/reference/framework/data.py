@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import random as python_random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from . import random
 from .tensor import Tensor
 
 
@@ -78,7 +80,8 @@ class DataLoader:
         batch_size: samples in a batch; None where an item of the dataset is a batch already.
         shuffle: whether the order is another in each epoch.
         batch_sampler: gives the lists of indices instead of ``batch_size`` and ``shuffle``.
-        num_workers: how many processes read what ``batch_sampler`` yields.
+        num_workers: how many processes read; a stream is read in this one all the same, since nobody but its author
+            knows how to divide it.
         drop_last: leave out a last batch that is not full.
         collate_fn: makes a batch of a list of samples (or of one item, without a batch size).
         timeout: seconds after which a wait for a batch is an error; 0 for never.
@@ -109,17 +112,44 @@ class DataLoader:
         self.worker_init = worker_init
 
     def __iter__(self) -> Iterator[Any]:
-        """Reads the batches of ``batch_sampler``."""
+        """Reads the batches of a stream, those of ``batch_sampler``, or of an order from NumPy's global stream."""
         if isinstance(self.dataset, IterableDataset):
-            raise TypeError("A loader of a stream is for a trainer, too.")
-        if self.batch_sampler is None:
-            raise TypeError("A loader without batch_sampler is for a trainer, which knows the order of an epoch.")
-        if self.num_workers:
-            return _Reading(self)
-        return map(self._read, self.batch_sampler)
+            return self._stream()
+        return _Reading(self) if self.num_workers else map(self.read, self.batches())
 
-    def _read(self, indices: Iterable[Any]) -> Any:
+    def __len__(self) -> int:
+        if isinstance(self.dataset, IterableDataset):
+            raise TypeError("A stream has no length.")
+        if self.batch_sampler is not None:
+            return len(self.batch_sampler)  # type: ignore[arg-type] # if it has one
+        size, batch = len(self.dataset), self.batch_size or 1
+        return size // batch if self.drop_last else -(-size // batch)
+
+    def batches(self) -> Iterator[Any]:
+        """The indices of an epoch, batch by batch."""
+        if self.batch_sampler is not None:
+            return iter(self.batch_sampler)
+        order = np.random.permutation(len(self.dataset)) if self.shuffle else np.arange(len(self.dataset))
+        size = self.batch_size
+        if size is None:
+            return iter(order.tolist())
+        end = len(order) - len(order) % size if self.drop_last else len(order)
+        return (order[start : min(start + size, end)].tolist() for start in range(0, end, size))
+
+    def read(self, indices: Any) -> Any:
+        """Reads one batch."""
+        if self.batch_sampler is None and self.batch_size is None:
+            return self.collate_fn(self.dataset[indices])
         return self.collate_fn([self.dataset[index] for index in indices])
+
+    def _stream(self) -> Iterator[Any]:
+        samples = iter(self.dataset)
+        if self.batch_size is None:
+            yield from map(self.collate_fn, samples)
+            return
+        while batch := list(islice(samples, self.batch_size)):
+            if len(batch) == self.batch_size or not self.drop_last:
+                yield self.collate_fn(batch)
 
 
 class _Reading:
@@ -127,16 +157,18 @@ class _Reading:
 
     def __init__(self, loader: DataLoader) -> None:
         self._loader = loader
-        self._batches: Iterator[Any] = iter(loader.batch_sampler or ())
+        self._batches = loader.batches()
         self.workers: list[Any] = []
         self.turns: deque[int] = deque()
         self._pipes: list[Connection] = []
         # Forked, so that datasets and functions of any kind get there as they are.
         context = multiprocessing.get_context("fork")
+        base = int(np.random.randint(2**31))  # a forked process would have the streams of this one, or none that repeat
         for number in range(loader.num_workers):
             ours, theirs = context.Pipe()
             self._pipes.append(ours)
-            worker = context.Process(target=_work, args=(loader, number, theirs, list(self._pipes)), daemon=True)
+            given = loader, number, base + number, theirs, list(self._pipes)
+            worker = context.Process(target=_work, args=given, daemon=True)
             worker.start()
             self.workers.append(worker)
             theirs.close()
@@ -173,10 +205,13 @@ class _Reading:
             pipe.close()
 
 
-def _work(loader: DataLoader, number: int, pipe: Connection, of_parent: list[Connection]) -> None:
+def _work(loader: DataLoader, number: int, seed: int, pipe: Connection, of_parent: list[Connection]) -> None:
     """What a worker does until its pipe is closed, or the process at its other end is no more."""
     for other in of_parent:  # or it would keep them open itself
         other.close()
+    python_random.seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
     set_worker_info(WorkerInfo(number, loader.num_workers, loader.dataset))
     if loader.worker_init is not None:
         loader.worker_init(number)
@@ -186,7 +221,7 @@ def _work(loader: DataLoader, number: int, pipe: Connection, of_parent: list[Con
         except EOFError:
             return
         try:
-            batch = loader._read(indices)
+            batch = loader.read(indices)
         except Exception as error:
             pipe.send((None, error))
             continue
