@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from dowdyboy_core import _failures, _pool, _streams, _workers
+from dowdyboy_core import _pool, _sent_errors, _streams, _workers
 
 from ._mutation import Mutant, caught, change, nothing
 from .reference import _data
@@ -35,7 +35,7 @@ class ErrorsOfAnotherKind(Mutant):
     """Raises what a worker has raised as a RuntimeError with its text."""
 
     def alter(self, patch: MonkeyPatch) -> None:
-        change(_failures.Failure, "error", lambda original: lambda self: RuntimeError(self._text), patch)
+        change(_sent_errors.Failure, "error", lambda original: lambda self: RuntimeError(self._text), patch)
 
 
 @caught("D-12", "test_a_batch_that_cannot_be_sent_is_refused")

@@ -257,7 +257,7 @@ def in_use(harness: Harness, out_dir: Path) -> Any:
     other = RunLock(out_dir, print)
     if run.trainer.rank == 0:
         other.take()
-    kind, text = _error(run.fit) or ["", ""]
+    kind, text = error_of(run.fit) or ["", ""]
     other.release()
     run.fit()
     return kind, text, run.trainer.epoch
