@@ -82,6 +82,14 @@ class LongerRunStays(Mutant):
         change(_curves.Curves, "settle", nothing, patch)
 
 
+@caught("G-9", "test_what_is_logged_before_a_fit_that_may_go_on_is_there_once")
+class DroppedBeforeFit(Mutant):
+    """Drops what is logged before fit where a run that was killed has left no checkpoint."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._metrics, "_waits", lambda original: False)
+
+
 @caught("G-11", "test_points_that_are_drawn_anew_keep_their_times")
 class TimesForgotten(Mutant):
     """Draws points anew with the time at which that is done."""

@@ -174,6 +174,36 @@ def test_of_a_point_that_a_kill_has_halved_the_rest_is_drawn(tmp_path: Path) -> 
     assert Viewer.made[-1].points == [({"a": 1.0, "b": 2.0}, 0), ({"c": 3.0}, 0)]
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["no checkpoint yet", "a checkpoint"])
+def test_what_is_logged_before_a_fit_that_goes_on_is_there_once(tmp_path: Path, ended: bool) -> None:
+    Viewer.made, size = [], 0
+    for _ in range(3):
+        metrics = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", Viewer, pytest.fail, waits=True)
+        metrics.write({"lr": 0.5}, 0, 0)
+        assert metrics._timer is None
+        metrics.cut_back(size)
+        if not size:
+            metrics.write({"loss": 1.0}, 0, 1)
+            size = metrics.size() if ended else 0
+        metrics.write({"loss": 2.0}, 1, 1)
+        metrics.close()
+        assert [json.loads(line)["values"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+            {"lr": 0.5},
+            {"loss": 1.0},
+            {"loss": 2.0},
+        ]
+        assert [values for values, _ in Viewer.made[-1].points] == [{"lr": 0.5}, {"loss": 1.0}, {"loss": 2.0}]
+
+
+def test_what_waits_for_a_fit_that_never_comes_is_written_at_the_end(tmp_path: Path) -> None:
+    Viewer.made = []
+    metrics = MetricLog(tmp_path / "metrics.jsonl", tmp_path / "log", Viewer, pytest.fail, waits=True)
+    metrics.write({"loss": 0.5}, 0, 1)
+    assert Viewer.made == []
+    metrics.close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == points(0.5) and len(Viewer.made[0].points) == 1
+
+
 class PlainViewer:
     """A viewer that can't tell what it has."""
 

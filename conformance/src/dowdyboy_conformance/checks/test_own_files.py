@@ -101,6 +101,20 @@ def test_a_run_that_differs_begins_its_curves_anew_and_says_so(harness: Harness,
     assert f"[WARNING] This run differs from the one whose curves are in {str(tmp_path / 'log')!r}: {said}." in line
 
 
+@pytest.mark.clause("G-9", "G-4", "G-5")
+def test_what_is_logged_before_a_fit_that_may_go_on_is_there_once(harness: Harness, tmp_path: Path) -> None:
+    for kill_at in (1, 5, None):  # before there is a checkpoint, and with one
+        run = start(harness, tmp_path)
+        run.trainer.log({"before": 0.5}, 0)
+        with suppress(Killed):
+            run.trainer.fit(logging_step(run, kill_at))
+    assert halves(harness, tmp_path) == [(step, step / 2) for step in range(9)]
+    assert harness.read_curves(tmp_path / "log")["before"] == [(0, 0.5)]
+    lines = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [0, *range(9)]
+    assert "This run differs" not in (tmp_path / "default_run.log").read_text()
+
+
 @pytest.mark.clause("G-11", "G-4")
 def test_points_that_are_drawn_anew_keep_their_times(harness: Harness, tmp_path: Path) -> None:
     killed(harness, tmp_path)

@@ -28,6 +28,7 @@ class MetricLog:
         warn: tells the user something.
         to_float: reads a tensor; called when points are written, not when they come.
         alone: gives a context, and in it whether no other process writes these files.
+        waits: keep points in memory until a fit begins or all is closed: a run that goes on may have them already.
     """
 
     def __init__(
@@ -38,12 +39,15 @@ class MetricLog:
         warn: Callable[[str], None],
         to_float: Callable[[Any], float] = float,
         alone: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
+        *,
+        waits: bool = False,
     ) -> None:
         self._file = PointFile(path, warn, timed=open_tracker is not None)
         self._curves = Curves(viewer_folder, open_tracker or (lambda: None), warn)
         self._warn = warn
         self._to_float = to_float
         self._alone = alone
+        self._waits = waits
         self._opened = False
         self._known_size: int | None = None
         self._waiting: deque[tuple[Mapping[str, Any], int, int, float]] = deque()
@@ -52,10 +56,10 @@ class MetricLog:
 
     def write(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
         """Adds one point to each named curve; a disk that won't have it is told once, and tried again later."""
-        if not self._opened:
+        if not self._opened and not self._waits:
             self._open()
         self._waiting.append((values, step, epoch, time.time()))
-        if self._timer is None:
+        if self._timer is None and not self._waits:
             self._timer = threading.Timer(FLUSH_INTERVAL, self._flush)
             self._timer.daemon = True
             self._timer.start()
@@ -90,6 +94,13 @@ class MetricLog:
             self._file.flush()
             self._curves.draw(points)
 
+    def _release(self) -> None:
+        """Writes out what has waited for a fit, too."""
+        self._waits = False
+        if self._waiting and not self._opened:
+            self._open()
+        self._flush()
+
     def size(self) -> int:
         """The length of the file in bytes, with all that was written so far."""
         self._flush()
@@ -101,17 +112,24 @@ class MetricLog:
 
     def go_on(self) -> None:
         """Has a run that begins anew draw behind what is there, once the viewer has all of that."""
-        self._flush()
+        if not self._waits:
+            self._flush()
         if self._curves.lost or self._file.lines.size() not in (0, self._known_size):
             self._catch_up(again=False)
+        self._release()
 
     def cut_back(self, size: int) -> None:
         """Drops what was written after the file had ``size`` bytes, and has the viewer go on from there, too."""
         lines = self._file.lines
-        with self._writing:
-            self._waiting.clear()  # which would be dropped, too, and be in the viewer
-        if not lines.path.exists() and not size:
-            return
+        if size or not self._waits:
+            with self._writing:
+                self._waiting.clear()  # which would be dropped, too, and be in the viewer
+        if lines.path.exists() or size:
+            self._cut_back(size)
+        self._release()
+
+    def _cut_back(self, size: int) -> None:
+        lines = self._file.lines
         whole = lines.size() >= size
         if not whole:
             self._warn(
@@ -148,7 +166,7 @@ class MetricLog:
 
     def close(self) -> None:
         """Writes out what is left and closes the viewer; a later ``write`` goes on in it."""
-        self._flush()
+        self._release()
         with self._writing:
             self._curves.close()
             self._known_size = self._file.lines.size()

@@ -33,18 +33,19 @@ class PointFile:
 
     def __init__(self, path: Path, tell: Callable[[str], None], *, timed: bool) -> None:
         self.lines = LineFile(path, tell, mends=True)
-        self._times = LineFile(path.with_suffix(".times"), tell) if timed else None
+        self._times = LineFile(path.with_suffix(".times"), tell)
+        self._timed = timed
         self.unreadable: list[int] = []
 
     def add(self, point: Point, epoch: int) -> None:
         """Takes a point for the next ``flush``."""
-        if self._times is not None:
+        if self._timed:
             self._times.add(_TIME.format(point.time))
         self.lines.add(_line(point, epoch))
 
     def flush(self) -> None:
         """Writes what was added, if the disk will have it."""
-        if self._times is not None:
+        if self._timed:
             self._times.flush()  # first: a kill in between leaves a time too many, and no line without one
         self.lines.flush()
 
@@ -54,7 +55,7 @@ class PointFile:
         Raises:
             OSError: the file can't be changed.
         """
-        if self._times is None:
+        if not self._timed and not self._times.path.exists():
             return
         lines, size = _count_lines(self.lines.path), self._times.size()
         if size != lines * _WIDTH:
@@ -95,7 +96,7 @@ class PointFile:
 
     def _read_times(self) -> Iterator[float | None]:
         """The times line by line, None where one isn't known, and without an end."""
-        if self._times is not None and self._times.size():
+        if self._times.size():
             with self._times.path.open("rb") as file:
                 while content := file.read(_WIDTH):
                     yield _time(content)

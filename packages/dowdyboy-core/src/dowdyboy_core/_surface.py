@@ -57,7 +57,8 @@ class Surface:
         self._lock = RunLock(self._out_dir, warn)
         path, read = self._out_dir / "metrics.jsonl", partial(_read, backend)
         open_tracker = _tracker_opener(config, backend, self._viewer_folder)
-        self._metrics = MetricLog(path, self._viewer_folder, open_tracker, warn, read, self._lock.moment)
+        waits, alone = config.resume is not None, self._lock.moment
+        self._metrics = MetricLog(path, self._viewer_folder, open_tracker, warn, read, alone, waits=waits)
         weakref.finalize(self, _close, self._metrics, self._run_log)
         self._checkpoints = CheckpointFolder(self._out_dir / "checkpoint", self._warn)
         self._position = Position()
