@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -129,7 +130,11 @@ def _end_stream(loader: DataLoader[Any], batches: Any) -> None:
 def _stream_parts(loader: DataLoader[Any]) -> StreamParts:
     count = len(loader) if hasattr(loader.dataset, "__len__") else None
     if loader.num_workers:
-        return StreamParts(lambda: iter(loader), count, lazy=False, end_workers=partial(_end_stream, loader))
+        own = copy.copy(
+            loader
+        )  # one loader may be for training and for tests, and persistent workers read for one only
+        own._iterator = None
+        return StreamParts(lambda: iter(own), count, lazy=False, end_workers=partial(_end_stream, own))
     return StreamParts(lambda: _stream(loader), count)
 
 
