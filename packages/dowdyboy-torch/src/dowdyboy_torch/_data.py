@@ -130,9 +130,7 @@ def _end_stream(loader: DataLoader[Any], batches: Any) -> None:
 def _stream_parts(loader: DataLoader[Any]) -> StreamParts:
     count = len(loader) if hasattr(loader.dataset, "__len__") else None
     if loader.num_workers:
-        own = copy.copy(
-            loader
-        )  # one loader may be for training and for tests, and persistent workers read for one only
+        own = copy.copy(loader)  # for this role alone: it keeps the one iterator that persistent workers read for
         own._iterator = None
         return StreamParts(lambda: iter(own), count, lazy=False, end_workers=partial(_end_stream, own))
     return StreamParts(lambda: _stream(loader), count)
