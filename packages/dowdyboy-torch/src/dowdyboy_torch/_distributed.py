@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedParameter
 
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
@@ -166,7 +166,7 @@ def replicate(model: torch.nn.Module, device: torch.device, find_unused_paramete
     """The model wrapped for several processes; as it is if it has nothing to train."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return model
-    lazy = [path for path, item in model.named_parameters() if is_lazy(item)]
+    lazy = [path for path, item in model.named_parameters() if isinstance(item, UninitializedParameter)]
     if lazy:
         raise SetupError(
             f"The parameters {lazy[:5]} ({len(lazy)} in all) have no shape yet, and in several processes they need "
