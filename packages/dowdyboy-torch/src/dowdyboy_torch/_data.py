@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -117,8 +118,10 @@ def _stream_parts(loader: DataLoader[Any]) -> StreamParts:
     of = (loader.dataset,)
     if loader.num_workers and isinstance(loader.dataset, IterDataPipe):
         # Pipes are dealt out over the workers by PyTorch's own loader, which seeds them alike, too.
-        end = partial(_end_stream, loader)
-        return StreamParts(lambda: iter(loader), count, lazy=False, end_workers=end, streams=of)
+        own = copy.copy(loader)  # for this role alone: it keeps the one iterator that persistent workers read for
+        own._iterator = None
+        end = partial(_end_stream, own)
+        return StreamParts(lambda: iter(own), count, lazy=False, end_workers=end, streams=of)
     source = StreamSource(loader.dataset, loader.collate_fn, loader.batch_size, loader.drop_last)
     return StreamParts(source, count, workers=TorchWorkers(loader) if loader.num_workers else None, streams=of)
 

@@ -27,7 +27,7 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedParameter
 
 from dowdyboy_core import SetupError, UnsupportedError
 from dowdyboy_core._config import check_process_count
@@ -243,7 +243,7 @@ def replicate(exchange: TorchExchange) -> Replica:
     Raises:
         SetupError: parameters of it have no shape yet.
     """
-    lazy = [path for path, item in exchange.named_parameters() if is_lazy(item)]
+    lazy = [path for path, item in exchange.named_parameters() if isinstance(item, UninitializedParameter)]
     if lazy:
         raise SetupError(
             f"The parameters {lazy[:5]} ({len(lazy)} in all) have no shape yet, and in several processes they need "
@@ -262,14 +262,22 @@ def align_untrained(models: Sequence[Any]) -> None:
 
 @contextmanager
 def aligned(models: Sequence[Any]) -> Iterator[None]:
-    """Gives every process the buffers of the first one for the time of the context, and then its own again."""
-    own = [(buffer, buffer.clone()) for model in models for buffer in model.buffers()] if dist.get_rank() else []
-    align_untrained(models)
+    """Gives every process the buffers of the first one for the time of the context, and then its own again.
+
+    Their memory is exchanged and put back, and nothing is written to it: a backward pass that is still to come may need
+    what a forward pass saw in them, and would refuse buffers that were written to since.
+    """
+    own = [(buffer, buffer.data) for model in models for buffer in model.buffers()]
     try:
+        for buffer, data in own:
+            sent = data.clone() if dist.get_rank() else data
+            with until_released(sent):
+                dist.broadcast(sent, 0)
+            buffer.data = sent
         yield
     finally:
-        for buffer, kept in own:
-            buffer.copy_(kept)
+        for buffer, data in own:
+            buffer.data = data
 
 
 def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -> None:
