@@ -33,6 +33,7 @@ from dowdyboy_core._order import (
     ShuffledOrder,
     SingleIndices,
     WeightedOrder,
+    known_length,
 )
 from dowdyboy_core._stopping import WorkerInit
 
@@ -129,7 +130,7 @@ def _end_stream(loader: DataLoader[Any], batches: Any) -> None:
 
 
 def _stream_parts(loader: DataLoader[Any]) -> StreamParts:
-    count = len(loader) if hasattr(loader.dataset, "__len__") else None
+    count = known_length(loader)  # of streams that are chained one may have none
     if loader.num_workers:
         end = partial(_end_stream, loader)
         return StreamParts(lambda: iter(loader), count, lazy=False, end_workers=end, streams=(loader.dataset,))
