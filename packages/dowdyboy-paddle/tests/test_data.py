@@ -479,6 +479,86 @@ def test_what_a_spawned_worker_gets_can_be_sent() -> None:
     assert plain(sent(keys)) == plain(read(keys))
 
 
+class InPair(Dataset):
+    """Samples that are numbers, from one on."""
+
+    def __init__(self, first: int, size: int) -> None:
+        self.first, self.size = first, size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> np.float32:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        return np.float32(self.first + index)
+
+
+class ByClass(BatchSampler):
+    """A batch sampler that gives each batch one sample of either half."""
+
+    def __init__(self, size: int) -> None:  # not calling super's: it wants a dataset
+        self.half = size // 2
+
+    def __iter__(self) -> Iterator[list[int]]:
+        low, high = (np.random.permutation(self.half).tolist() for _ in range(2))
+        return iter([[one, self.half + other] for one, other in zip(low, high, strict=True)])
+
+    def __len__(self) -> int:
+        return self.half
+
+
+def loaders_of_every_kind(**settings: Any) -> dict[str, Any]:
+    """Loaders over 8 samples by what they are made of."""
+    whole, parts = InPair(0, 8), [InPair(0, 3), InPair(3, 5)]
+    STREAMS.seed(1)  # which the split draws from
+    split = paddle.io.random_split(whole, [6, 2])
+    composed = paddle.io.ComposeDataset([Pairs(0, 8), Pairs(10, 8)])
+    subset = paddle.io.Subset(whole, [7, 1, 3])
+    return {
+        "subset": DataLoader(subset, batch_size=2, shuffle=True, **settings),
+        "put together": DataLoader(paddle.io.ConcatDataset(parts), batch_size=3, shuffle=True, **settings),
+        "split": DataLoader(paddle.io.Subset(whole, split[0].indices), batch_size=4, **settings),
+        "composed": DataLoader(composed, batch_size=3, **settings),
+        "weighted": sampled(whole, WeightedRandomSampler([1.0] * 8, 8, False), 3, **settings),
+        "some": sampled(whole, SubsetRandomSampler([1, 3, 5]), 2, **settings),
+        "by class": DataLoader(whole, batch_sampler=ByClass(8), **settings),
+        "backwards": sampled(whole, Backwards(8), 3, **settings),
+        "items": DataLoader(Pairs(0, 8), batch_size=None, **settings),
+    } | ({} if settings else {"chained": DataLoader(paddle.io.ChainDataset([Stream(3), Stream(5)]), batch_size=3)})
+
+
+class Pairs(InPair):
+    def __getitem__(self, index: int) -> Any:
+        return (np.full(1, self.first + index, np.float32),)
+
+
+def values(batch: Any) -> list[Any]:
+    return np.ravel(np.asarray(plain(batch))).tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_of_any_kind_gives_what_it_gives_by_hand(workers: int) -> None:
+    settings = {"num_workers": workers} if workers else {}
+    for name, loader in loaders_of_every_kind(**settings).items():
+        seen = [values(batch) for batch in run(loader)]
+        by_hand = [values(batch) for batch in loaders_of_every_kind()[name]]
+        assert [len(batch) for batch in seen] == [len(batch) for batch in by_hand], name
+        if name != "backwards" or seen != by_hand:
+            assert sorted(flat(seen)) == sorted(flat(by_hand)), name
+
+
+def test_what_changes_between_epochs_is_seen() -> None:
+    sampler = WeightedRandomSampler([1.0, 0.0, 0.0, 0.0], 6)
+    batch_sampler = BatchSampler(sampler=sampler, batch_size=2)
+    loader = DataLoader(Numbers(4), batch_sampler=batch_sampler)
+    assert run(loader) == [[0, 0]] * 3
+    sampler.weights, sampler.num_samples, batch_sampler.batch_size = np.array([0.0, 0.0, 0.0, 1.0]), 4, 4
+    assert run(loader) == [[3, 3, 3, 3]]
+    loader.collate_fn, loader.dataset = sum, Numbers(5)
+    assert run(loader) == [12]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not paddle.is_compiled_with_cuda(), reason="needs a GPU")
 def test_batches_move_to_the_gpu() -> None:

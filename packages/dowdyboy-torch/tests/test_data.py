@@ -426,6 +426,80 @@ def test_what_a_spawned_worker_gets_can_be_sent() -> None:
     assert plain(sent(keys)) == plain(read(keys))
 
 
+class InPair(Dataset):
+    """Samples that are tensors."""
+
+    def __init__(self, first: int, size: int) -> None:
+        self.first, self.size = first, size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        return torch.tensor(float(self.first + index))
+
+
+class ByClass:
+    """A batch sampler that gives each batch one sample of either half, with a generator of its own."""
+
+    def __init__(self, size: int) -> None:
+        self.half = size // 2
+        self.generator = torch.Generator()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        low, high = (torch.randperm(self.half, generator=self.generator).tolist() for _ in range(2))
+        return iter([[one, self.half + other] for one, other in zip(low, high, strict=True)])
+
+    def __len__(self) -> int:
+        return self.half
+
+
+def loaders_of_every_kind(**settings: Any) -> dict[str, Any]:
+    """Loaders over 8 samples by what they are made of."""
+    whole, parts = InPair(0, 8), [InPair(0, 3), InPair(3, 5)]
+    split = torch.utils.data.random_split(whole, [6, 2], torch.Generator().manual_seed(1))
+    streams = [Stream(3), Stream(5)]
+    return {
+        "subset": DataLoader(torch.utils.data.Subset(whole, [7, 1, 3]), batch_size=2, shuffle=True, **settings),
+        "put together": DataLoader(torch.utils.data.ConcatDataset(parts), batch_size=3, shuffle=True, **settings),
+        "split": DataLoader(split[0], batch_size=4, **settings),
+        "stacked": DataLoader(torch.utils.data.StackDataset(whole, InPair(10, 8)), batch_size=3, **settings),
+        "weighted": DataLoader(whole, batch_size=3, sampler=WeightedRandomSampler([1.0] * 8, 8, False), **settings),
+        "some": DataLoader(whole, batch_size=2, sampler=SubsetRandomSampler([1, 3, 5]), **settings),
+        "by class": DataLoader(whole, batch_sampler=ByClass(8), **settings),
+        "backwards": DataLoader(whole, batch_size=3, sampler=Backwards(8), drop_last=True, **settings),
+        "items": DataLoader(whole, batch_size=None, shuffle=True, **settings),
+    } | ({} if settings else {"chained": DataLoader(torch.utils.data.ChainDataset(streams), batch_size=3)})
+
+
+def values(batch: Any) -> list[Any]:
+    return np.ravel(np.asarray(plain(batch))).tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_of_any_kind_gives_what_it_gives_by_hand(workers: int) -> None:
+    settings = {"num_workers": workers} if workers else {}
+    for name, loader in loaders_of_every_kind(**settings).items():
+        seen = [values(batch) for batch in run(loader)]
+        by_hand = [values(batch) for batch in loaders_of_every_kind()[name]]
+        assert [len(batch) for batch in seen] == [len(batch) for batch in by_hand], name
+        if name != "backwards" or seen != by_hand:
+            assert sorted(flat(seen)) == sorted(flat(by_hand)), name
+
+
+def test_what_changes_between_epochs_is_seen() -> None:
+    sampler = WeightedRandomSampler([1.0, 0.0, 0.0, 0.0], 6)
+    batch_sampler = BatchSampler(sampler, 2, False)
+    loader = DataLoader(Numbers(4), batch_sampler=batch_sampler)
+    assert run(loader) == [[0, 0]] * 3
+    sampler.weights, sampler.num_samples, batch_sampler.batch_size = np.array([0.0, 0.0, 0.0, 1.0]), 4, 4
+    assert run(loader) == [[3, 3, 3, 3]]
+    loader.collate_fn = sum
+    assert run(loader) == [12]
+
+
 # A program of its own, since workers that start afresh can import no module of the tests.
 SPAWNING = """
 import random

@@ -24,7 +24,7 @@ _PAIRS = (
 
 _SAMPLERS = ("batch_sampler", "sampler")
 _DATASETS = ("dataset", "datasets", "_distributed")
-_DEPTH = 4
+_DEPTH = 8
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ def tell_epoch(loader: Any, epoch: int) -> None:
     What lies inside one of them (the dataset of a subset, the sampler of a batch sampler) is told where that itself has
     no ``set_epoch`` to pass it on.
     """
+    if isinstance(loader, (list, tuple)):  # of batches
+        return
     told: set[int] = set()
     _tell(loader, epoch, told, _DEPTH)
     for name in (*_DATASETS, *_SAMPLERS):
@@ -60,7 +62,7 @@ def _tell(thing: Any, epoch: int, told: set[int], depth: int) -> None:
         return
     told.add(id(thing))
     if isinstance(thing, (list, tuple)):
-        for item in thing[:64]:  # the datasets of one that is put together; not a list of batches
+        for item in thing:  # the datasets of one that is put together
             if hasattr(item, "__dict__"):
                 _tell(item, epoch, told, depth - 1)
         return

@@ -31,6 +31,7 @@ from dowdyboy_core._order import (
     ShuffledOrder,
     SingleIndices,
     WeightedOrder,
+    known_length,
 )
 from dowdyboy_core._streams import StreamSource
 
@@ -117,9 +118,9 @@ def _stream_parts(loader: DataLoader) -> StreamParts:
 
 
 def _stream_length(loader: DataLoader) -> int | None:
-    if type(loader.dataset).__len__ is IterableDataset.__len__:  # which only raises
+    size, batch = known_length(loader.dataset), loader.batch_size
+    if size is None:
         return None
-    size, batch = len(loader.dataset), loader.batch_size
     if batch is None:
         return size
     return size // batch if loader.drop_last else -(-size // batch)

@@ -34,6 +34,7 @@ from dowdyboy_core._order import (
     ShuffledOrder,
     SingleIndices,
     WeightedOrder,
+    known_length,
 )
 from dowdyboy_core._streams import StreamSource
 
@@ -114,7 +115,7 @@ def _end_stream(loader: DataLoader[Any], batches: Any) -> None:
 
 
 def _stream_parts(loader: DataLoader[Any]) -> StreamParts:
-    count = len(loader) if hasattr(loader.dataset, "__len__") else None
+    count = known_length(loader)  # of streams that are chained one may have none
     of = (loader.dataset,)
     if loader.num_workers and isinstance(loader.dataset, IterDataPipe):
         # Pipes are dealt out over the workers by PyTorch's own loader, which seeds them alike, too.
