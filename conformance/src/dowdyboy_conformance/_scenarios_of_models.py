@@ -84,7 +84,7 @@ def uses(harness: Harness, out_dir: Path) -> Any:
         _set(run, [_model(harness)])
 
         def step(trainer: Any, bat: Any, bat_idx: int, global_step: int, run: Run = run, use: Use = use) -> Any:
-            return use(trainer.get_models()[0], *bat, run.loss, bat_idx, trainer.rank)
+            return use(trainer.get_models()[0], bat[0], bat[1], run.loss, bat_idx, trainer.rank)
 
         run.trainer.fit(step)
         found[name] = state(harness, run.model)
@@ -114,8 +114,8 @@ def _joined_step(run: Run, processes: int, compute: Callable[[Any, Any, int, int
         total: Any = 0.0
         for rank in range(processes):
             at = (number * processes + rank) % BATCHES * 4
-            tensors = (run.harness.tensor(array[at : at + 4]) for array in (features, classes))
-            total = total + compute(*tensors, number, rank)
+            x, y = (run.harness.tensor(array[at : at + 4]) for array in (features, classes))
+            total = total + compute(x, y, number, rank)
         return total / processes
 
     return step
@@ -268,7 +268,8 @@ def drifting(harness: Harness, out_dir: Path) -> Any:
     """The errors where each process trains by itself, with the user's own model, and nothing or little is saved."""
     found = {}
     seldom = {"enable_save_checkpoint": True, "save_interval": 5, "save_last": False}
-    for name, settings in {"nothing": {"enable_save_checkpoint": False}, "seldom": seldom}.items():
+    kinds: dict[str, dict[str, Any]] = {"nothing": {"enable_save_checkpoint": False}, "seldom": seldom}
+    for name, settings in kinds.items():
         run = build(harness, out_dir / name, samples=SAMPLES, epoch=3, **settings)
         epochs: list[int] = []
 

@@ -113,7 +113,7 @@ def stand_in(find_unused: bool = False, **trained: bool) -> tuple[Net, Any, Noti
 
 def test_it_is_the_model_to_whoever_looks() -> None:
     net, model, _ = stand_in()
-    assert isinstance(model, Net) and isinstance(model, Module) and isinstance(model, Replica)
+    assert [isinstance(model, kind) for kind in (Net, Module, Replica)] == [True] * 3
     assert model.first is net.first and model.doubled == 4.0 and model.loss_of(3) == 2.0
     assert len(model) == 3 and model[1] is net.second and list(model) == [net.first, net.second]
     assert net.first in model and net.second not in model

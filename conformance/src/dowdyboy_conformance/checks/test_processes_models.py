@@ -10,6 +10,7 @@ import pytest
 
 from dowdyboy_conformance import _scenarios_of_models as scenarios
 from dowdyboy_conformance._harness import Harness
+from dowdyboy_conformance._scenarios_of_numbers import branched
 from dowdyboy_conformance._together import Together
 
 several = pytest.mark.parametrize("processes", [2, 3])
@@ -27,7 +28,7 @@ def test_however_a_model_is_computed_it_trains_as_in_one_process(
     harness: Harness, together: Together, tmp_path: Path, processes: int
 ) -> None:
     ranks = together(processes, "uses")
-    before = harness.state(scenarios.branched(harness))
+    before = harness.state(branched(harness))
     for name in scenarios.USES:
         assert all(seen[name] == ranks[0][name] for seen in ranks), name
         wanted = scenarios.joined_use(harness, tmp_path / name, processes, name)
