@@ -368,12 +368,12 @@ class Tensors(Numbers):
 
 
 def described(batch: Any) -> Any:
-    tensors = {key: (str(item.dtype), item.shape, item.astype("float64").tolist()) for key, item in batch.items()}
+    tensors = {key: (str(item.dtype), list(item.shape), item.astype("float64").tolist()) for key, item in batch.items()}
     return tensors | {"frozen": all(item.stop_gradient for item in batch.values())}
 
 
 def test_tensors_leave_a_worker_as_they_are(epochs: int = 6) -> None:
-    here = [described(batch) for batch in opened(DataLoader(Tensors(12), batch_size=2)).epoch(1)]
+    here = [described(BACKEND.to_device(batch)) for batch in opened(DataLoader(Tensors(12), batch_size=2)).epoch(1)]
     source = opened(DataLoader(Tensors(12), batch_size=2, num_workers=2, persistent_workers=True))
     for epoch in range(1, epochs + 1):
         assert [described(batch) for batch in source.epoch(epoch)] == here, epoch
