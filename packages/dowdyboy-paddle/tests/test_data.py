@@ -357,21 +357,23 @@ class Tensors(Numbers):
 
 
 def described(batch: Any) -> Any:
-    tensors = {key: (str(item.dtype), item.shape, item.astype("float64").tolist()) for key, item in batch.items()}
+    tensors = {key: (str(item.dtype), list(item.shape), item.astype("float64").tolist()) for key, item in batch.items()}
     return tensors | {"frozen": all(item.stop_gradient for item in batch.values())}
 
 
-def test_tensors_leave_a_worker_as_they_are(epochs: int = 6) -> None:
-    here = [described(batch) for batch in opened(DataLoader(Tensors(12), batch_size=2)).epoch(1)]
-    source = opened(DataLoader(Tensors(12), batch_size=2, num_workers=2, persistent_workers=True))
+@pytest.mark.parametrize(("epochs", "persistent"), [(4, False), (2, True)])
+def test_tensors_leave_a_worker_as_they_are(epochs: int, persistent: bool) -> None:
+    here = [described(BACKEND.to_device(batch)) for batch in opened(DataLoader(Tensors(12), batch_size=2)).epoch(1)]
+    source = opened(DataLoader(Tensors(12), batch_size=2, num_workers=2, persistent_workers=persistent))
     for epoch in range(1, epochs + 1):
         assert [described(batch) for batch in source.epoch(epoch)] == here, epoch
     assert here[0]["half"][0] == "paddle.bfloat16" and here[0]["none"][:2] == ("paddle.int32", [2, 0, 3])
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_tensors_leave_a_worker_as_they_are_200_times() -> None:
-    test_tensors_leave_a_worker_as_they_are(200)
+    test_tensors_leave_a_worker_as_they_are(200, False)
 
 
 FLOAT8 = ["float8_e4m3fn", "float8_e5m2"]

@@ -106,6 +106,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_every_kind_of_loader_has_workers_however_they_are_started(tmp_path: Path, method: str) -> None:
     (tmp_path / "kinds.py").write_text(PROGRAM, encoding="utf-8")

@@ -39,7 +39,9 @@ class Failure:
             for kind in type(error).__mro__
             if issubclass(kind, BaseException)  # not what is mixed in
         ]
-        self._args = tuple(_picklable(item) for item in error.args)
+        # Those of the system keep the file's name elsewhere, and say so when they are pickled.
+        args = error.__reduce__()[1] if isinstance(error, OSError) else error.args
+        self._args = tuple(_picklable(item) for item in args)
         self._state = {key: item for key, item in error.__dict__.items() if _can_be_pickled(item)}
         self._whole = _whole(error)
 
