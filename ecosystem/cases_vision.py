@@ -71,7 +71,7 @@ class Pictures(Dataset[Any]):
 def transforms() -> Parts:
     transform = v2.Compose(
         [
-            v2.RandomResizedCrop(16),
+            v2.RandomResizedCrop(32),
             v2.RandomHorizontalFlip(),
             v2.ColorJitter(0.2, 0.2),
             v2.PILToTensor(),
