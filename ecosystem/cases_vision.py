@@ -71,7 +71,7 @@ class Pictures(Dataset[Any]):
 def transforms() -> Parts:
     transform = v2.Compose(
         [
-            v2.RandomResizedCrop(16),
+            v2.RandomResizedCrop(32),
             v2.RandomHorizontalFlip(),
             v2.ColorJitter(0.2, 0.2),
             v2.PILToTensor(),
@@ -120,10 +120,16 @@ def lookahead() -> Parts:
     return Parts(model, optimizer, vectors(), classify)
 
 
-@case("ModelEmaV3 as component", "torch", ("timm",), by_step=True, note="update it after `trainer.step`")
+@case(
+    "ModelEmaV3 as component",
+    "torch",
+    ("timm",),
+    by_step=True,
+    note="freeze it, `ema.requires_grad_(False)`, and update it after `trainer.step`",
+)
 def averaged() -> Parts:
     model = timm.create_model("test_resnet", num_classes=3)
-    average: Any = timm.utils.ModelEmaV3(model, decay=0.9)
+    average: Any = timm.utils.ModelEmaV3(model, decay=0.9).requires_grad_(False)
 
     def update() -> None:
         average.update(model)

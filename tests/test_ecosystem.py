@@ -46,7 +46,7 @@ def names(framework: str) -> tuple[set[str], int]:
 def test_the_page_names_every_case(framework: str, title: str) -> None:
     told = [cells[0] for cells in rows(title)]
     named, made_in_loops = names(framework)
-    assert len(named) > 30 and made_in_loops
+    assert len(named) > 25 and made_in_loops
     assert not named - set(told), "run `hatch run ecosystem`"
     assert set(told) >= named and len(told) == len(set(told))
     assert f"{len(told)} cases" in PAGE
@@ -72,4 +72,5 @@ def test_every_row_says_what_was_found() -> None:
     for title in ("PyTorch", "PaddlePaddle"):
         for cells in rows(title):
             assert len(cells) == 5 and {cells[2], cells[3]} <= {"equal", "no", "–"}, cells
-            assert ("no" in cells[2:4] or cells[2:4] == ["–", "–"]) <= ("not yet right" in cells[4]), cells
+            whole = "equal" in cells[2:4] and "no" not in cells[2:4]
+            assert whole or "not yet right" in cells[4] or "not run" in cells[4], cells
