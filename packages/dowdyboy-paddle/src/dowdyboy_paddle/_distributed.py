@@ -155,6 +155,11 @@ class PaddleExchange(Exchange):
                 sync_params_buffers(self.model, fuse_params=False)  # as in making a new one
                 self._reducer = reducer
                 return
+        if known and self._sparse():
+            raise UnsupportedError(
+                "PaddlePaddle can't exchange other gradients of a model with an Embedding(sparse=True): the process "
+                "would crash. Freeze and unfreeze it before set_models, or make it with sparse=False."
+            )
         # What fleet.distributed_model makes for data parallelism; said directly, since find_unused_parameters is a
         # setting of the whole job there and of a model here.
         self._reducer = paddle.DataParallel(self.model, find_unused_parameters=self.find_unused)._reducer
@@ -171,11 +176,7 @@ class PaddleExchange(Exchange):
         before = [item.grad for item in self.parameters]
         for item in self.parameters:
             item.clear_gradient(False)
-        sparse = {
-            id(layer.weight)
-            for layer in self.model.sublayers(include_self=True)
-            if isinstance(layer, paddle.nn.Embedding) and layer._sparse
-        }
+        sparse = self._sparse()
         with paddle.enable_grad():
             first = paddle.zeros([1], "int64")
             parts = [
@@ -189,6 +190,11 @@ class PaddleExchange(Exchange):
             item.clear_gradient(False)
             if gradient is not None:
                 item.grad = gradient
+
+    def _sparse(self) -> set[int]:
+        """The ids of the parameters whose gradients are sparse, and for which an idle reducer crashes."""
+        layers = self.model.sublayers(include_self=True)
+        return {id(item.weight) for item in layers if isinstance(item, paddle.nn.Embedding) and item._sparse}
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         outputs = self.model(*inputs, **named)
