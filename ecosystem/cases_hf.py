@@ -81,7 +81,8 @@ def masked() -> Parts:
     model = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=32, **TINY))
     optimizer = adamw(model)
     collate = transformers.DataCollatorForLanguageModeling(tokenizer(), mlm_probability=0.4)
-    val_loader = DataLoader(texts(), data.BATCH, collate_fn=collate)  # type: ignore[arg-type]
+    samples: Any = texts()
+    val_loader: DataLoader[Any] = DataLoader(samples, data.BATCH, collate_fn=collate)
     scheduler = transformers.get_cosine_schedule_with_warmup(optimizer, 1, 3)
     return Parts(model, optimizer, batched(texts(), collate), own_loss, scheduler, val_loader=val_loader)
 
@@ -166,14 +167,14 @@ def _of_dict(model: Any, bat: Any) -> Any:
 @case("a data set with_format('torch')", "torch", ("datasets",))
 def map_style() -> Parts:
     model = perceptron()
-    loader: DataLoader[Any] = DataLoader(_labelled(), data.BATCH, shuffle=True)  # type: ignore[arg-type]
+    loader: DataLoader[Any] = DataLoader(_labelled(), data.BATCH, shuffle=True)
     return Parts(model, adamw(model), loader, _of_dict)
 
 
 @case("the same, read by two workers", "torch", ("datasets",))
 def map_style_by_workers() -> Parts:
     model = perceptron()
-    loader: DataLoader[Any] = DataLoader(_labelled(), data.BATCH, shuffle=True, num_workers=2)  # type: ignore[arg-type]
+    loader: DataLoader[Any] = DataLoader(_labelled(), data.BATCH, shuffle=True, num_workers=2)
     return Parts(model, adamw(model), loader, _of_dict)
 
 
@@ -181,7 +182,7 @@ def map_style_by_workers() -> Parts:
 def streamed() -> Parts:
     model = perceptron()
     stream = _labelled().to_iterable_dataset().map(lambda sample: {"x": sample["x"] * 2.0})
-    loader: DataLoader[Any] = DataLoader(stream.with_format("torch"), data.BATCH)  # type: ignore[arg-type]
+    loader: DataLoader[Any] = DataLoader(stream.with_format("torch"), data.BATCH)
     return Parts(model, adamw(model), loader, _of_dict)
 
 
@@ -197,5 +198,5 @@ def streamed() -> Parts:
 def streamed_and_shuffled() -> Parts:
     model = perceptron()
     stream = _labelled().to_iterable_dataset(num_shards=2).shuffle(seed=1, buffer_size=8)
-    loader: DataLoader[Any] = DataLoader(stream.with_format("torch"), data.BATCH)  # type: ignore[arg-type]
+    loader: DataLoader[Any] = DataLoader(stream.with_format("torch"), data.BATCH)
     return Parts(model, adamw(model), loader, _of_dict)

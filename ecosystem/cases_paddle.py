@@ -336,7 +336,7 @@ def recurrent() -> Parts:
     return Parts(model, adamw(model), words(), classify)
 
 
-class Noisy(paddle.io.Dataset):
+class Noisy(paddle.io.Dataset[Any]):
     """Vectors that are augmented with the global random streams."""
 
     def __init__(self) -> None:
@@ -356,7 +356,7 @@ def augmented() -> Parts:
     return Parts(model, adamw(model), DataLoader(Noisy(), batch_size=data.BATCH, shuffle=True, num_workers=2), classify)
 
 
-class Stream(paddle.io.IterableDataset):
+class Stream(paddle.io.IterableDataset[Any]):
     """The labelled vectors, one after another."""
 
     def __iter__(self) -> Any:
@@ -451,7 +451,7 @@ case(
 )(_of_vision("shufflenet_v2_x0_25"))
 
 
-class Pictures(paddle.io.Dataset):
+class Pictures(paddle.io.Dataset[Any]):
     """Pictures that a transform turns into tensors or arrays."""
 
     def __init__(self, transform: Any) -> None:

@@ -214,6 +214,10 @@ def parametrized() -> Parts:
     return Parts(model, torch.optim.AdamW(model.parameters(), 0.01), vectors(), classify)
 
 
+def _keep(backbone: nn.Module) -> None:
+    backbone.eval()
+
+
 def _with_norm() -> nn.Sequential:
     backbone = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU())
     return nn.Sequential(backbone, nn.Linear(8, 3))
@@ -229,7 +233,7 @@ def frozen() -> Parts:
     backbone = model[0]
     backbone.requires_grad_(False)
     optimizer = torch.optim.SGD(model[1].parameters(), 0.1)
-    return Parts(model, optimizer, vectors(), classify, before_batch=backbone.eval)
+    return Parts(model, optimizer, vectors(), classify, before_batch=lambda: _keep(backbone))
 
 
 @case(

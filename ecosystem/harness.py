@@ -17,6 +17,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,9 +132,7 @@ def _kill(case: Case, run: Run, folder: Path) -> str:
     epoch, batch = drawn.randint(1, EPOCHS - 1), drawn.randint(1, steps - 1)
     kills = [Kill("batch", (epoch - 1) * steps + batch), Kill("end", drawn.randint(epoch, EPOCHS)), None]
     for kill in kills:
-        ended = lives.live(
-            case.framework, case.processes, folder, lambda rank, kill=kill: by_trainer(run, folder, kill)
-        )
+        ended = lives.live(case.framework, case.processes, folder, partial(_train, run, folder, kill))
         wanted = "" if kill is None else lives.KILLED
         if ended != wanted:
             return ended or f"it was not killed at {kill}: has an epoch {steps} steps?"
@@ -143,6 +142,10 @@ def _kill(case: Case, run: Run, folder: Path) -> str:
     if begun[:1] != [0] or resumed_at not in begun[1:]:
         return f"its lives began at the steps {begun}, and the second should have gone on at {resumed_at}"
     return ""
+
+
+def _train(run: Run, folder: Path, kill: Kill | None, rank: int) -> None:
+    by_trainer(run, folder, kill)
 
 
 def _unlike(whole: Path, other: Path, *, files: bool = False) -> str:

@@ -32,7 +32,7 @@ def _tables(cases: Sequence[Case], seen: Mapping[str, Mapping[str, Any]]) -> Ite
         yield f"{len(chosen)} cases, of which {len(chosen) - whole} are not yet right.\n\n"
         yield _row(_HEAD) + _row(["---"] * len(_HEAD))
         for case in chosen:
-            yield _row(_cells(case, seen.get(case.name, {"tried": [], "failed": []})))
+            yield _row(_cells(case, seen[case.name]))
     yield "\n"
 
 
@@ -46,8 +46,6 @@ def _cells(case: Case, seen: Mapping[str, Any]) -> list[str]:
         else:
             cells.append("equal" if aspect in seen["tried"] else "–")
     told = [case.note, case.not_by_hand]
-    if not seen["tried"]:
-        told.insert(0, "**not run**")
     if case.fails is not None:
         aspect, reason = case.fails
         where = {"names": "names", "refused": "not refused"}.get(aspect, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import pytest
 from ecosystem.harness import CASES, Case, judge
 from ecosystem.operators import declare_operators
 
-declare_operators()
-# What each life would import anew, with the first optimizer that it makes.
-for _module in ("dowdyboy_torch", "dowdyboy_paddle", "numpy.random", "torch._dynamo", "torch.distributed"):
-    importlib.import_module(_module)
 MODULES = sorted(path.stem for path in Path(__file__).parent.glob("cases_*.py"))
-for _module in MODULES:
-    importlib.import_module(f"ecosystem.{_module}")
+# What each life would import anew, with the first optimizer that it makes.
+_AHEAD = ("dowdyboy_torch", "dowdyboy_paddle", "numpy.random", "torch._dynamo", "torch.distributed")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what other libraries warn of on import is their own
+    declare_operators()
+    for _module in (*_AHEAD, *(f"ecosystem.{name}" for name in MODULES)):
+        importlib.import_module(_module)
 
 
 class KnownFault(Exception):
