@@ -47,7 +47,7 @@ def test_the_viewer_is_loaded_with_the_first_point(tmp_path: Path) -> None:
 
 
 def test_a_framework_that_is_too_old_is_refused_before_anything_of_it_is_used() -> None:
-    code = "import sys, paddle; paddle.__version__ = sys.argv[1]; import dowdyboy_paddle"
+    code = "import sys, paddle; paddle.version.full_version = sys.argv[1]; import dowdyboy_paddle"
     least = ".".join(map(str, LEAST))
     version = f"{LEAST[0] - 1}.99"
     command = [sys.executable, "-W", "ignore", "-c", code, version]

@@ -7,4 +7,4 @@ from dowdyboy_core._version import require
 LEAST = (3, 0)
 """The oldest version, as in pyproject.toml."""
 
-require("PaddlePaddle", "paddlepaddle", paddle.__version__, LEAST)
+require("PaddlePaddle", "paddlepaddle", paddle.version.full_version, LEAST)
