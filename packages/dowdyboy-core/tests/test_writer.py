@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from collections.abc import Callable
 
 import pytest
 
+from dowdyboy_core import _forks
 from dowdyboy_core._writer import Writer
 
 
@@ -42,3 +45,33 @@ def test_the_error_of_a_job_is_raised_once_where_it_is_waited_for() -> None:
     with pytest.raises(OSError, match="the disk has gone"):
         writer.start(lambda: pytest.fail("it comes too late"))
     writer.wait()
+
+
+class Content:
+    """Stands for arrays in memory of a framework's."""
+
+
+def test_what_a_job_holds_is_let_go_of_where_nothing_is_forked() -> None:
+    writer, content = Writer(), Content()
+    seen: list[tuple[bool, bool]] = []
+
+    def note() -> None:
+        aside = threading.current_thread() is not threading.main_thread()
+        seen.append((aside, _forks._releasing.locked()))
+
+    weakref.finalize(content, note)
+    go = threading.Event()
+
+    def job_of(content: Content) -> Callable[[], None]:
+        def job() -> None:
+            go.wait()
+            assert content
+
+        return job
+
+    writer.start(job_of(content))
+    del content
+    assert not seen
+    go.set()
+    writer.wait()
+    assert seen == [(True, True)]

@@ -16,11 +16,12 @@ from typing import Any
 
 from . import log
 from ._dealt import tell_epoch
+from ._forks import forks_apart
 from ._order import Batching
 from ._pool import WorkerPool
 from ._rng import RandomStreams
 from ._streams import StreamPool, StreamSource, same_source
-from ._workers import KeyDataset, Reader, Workers, alike, forks_apart
+from ._workers import KeyDataset, Reader, Workers, alike
 from .rand import derive_seed, numbered_seeds
 
 

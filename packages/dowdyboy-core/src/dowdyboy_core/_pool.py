@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from ._errors import SetupError
+from ._forks import forks_apart
 from ._reports import Reports
 from ._rng import RandomStreams
 from ._sent_errors import Failure
-from ._workers import Begin, Reader, Workers, forks_apart
+from ._workers import Begin, Reader, Workers
 from .rand import derive_seed
 
 PATIENCE = 60.0
@@ -131,6 +132,7 @@ class WorkerPool:
                 yield batch
         if self._unread is batches:
             self._unread = None
+        self._workers.settle(batches)
 
 
 def _end(home: int, workers: Workers, batches: Any) -> None:

@@ -1,13 +1,11 @@
-"""Workers of a loader: what they begin with, what they read with, and what of their parent's they leave alone."""
+"""Workers of a loader: what they begin with, and what they read with."""
 
 from __future__ import annotations
 
-import gc
 import multiprocessing.queues
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -66,6 +64,12 @@ class Workers(ABC):
         """Has whoever waits for the next batch get an error; for native loaders that would wait on without end.
 
         It is called from another thread, when a worker is no more or has taken longer than ``timeout``.
+        """
+
+    def settle(self, batches: Any) -> None:  # noqa: B027 # there may be nothing to do
+        """Waits for what still runs in this process for an iterator that is at its end, or was left.
+
+        A worker that is forked meanwhile would wait for a lock of the framework's that is never released in it.
         """
 
     @classmethod
@@ -228,52 +232,3 @@ def unsendable(error: Exception, who: str) -> SetupError:
     )
     told.__cause__ = error
     return told
-
-
-# ---- what a forked worker leaves alone
-
-_forking = 0
-_collected = False
-
-
-@contextmanager
-def forks_apart() -> Iterator[None]:
-    """Has what is forked in a block never collect what this process has made before.
-
-    A forked worker has copies of all objects of its parent's. If its garbage collector frees one of them, the native
-    part of it may wait for threads that the worker does not have, without end. So it is told to leave alone all that
-    was there before, in the worker and before anything else runs there: to do so in the parent would have to collect
-    there first, which takes some tenths of a second for each epoch, and would undo what the user has frozen.
-    """
-    global _forking
-    _forking += 1
-    try:
-        yield
-    finally:
-        _forking -= 1
-
-
-def _before_fork() -> None:
-    global _collected
-    _collected = gc.isenabled()
-    if _forking:
-        gc.disable()
-
-
-def _in_parent() -> None:
-    if _forking and _collected:
-        gc.enable()
-
-
-def _in_child() -> None:
-    global _forking
-    if not _forking:
-        return
-    _forking = 0
-    gc.freeze()
-    if _collected:
-        gc.enable()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

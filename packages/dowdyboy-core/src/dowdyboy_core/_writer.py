@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from ._forks import releasing
+
 
 class Writer:
     """Runs jobs one after another; who hands over a job waits for the one before, not for that one."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
+        self._job: Callable[[], None] | None = None
         self._error: BaseException | None = None
 
     def start(self, job: Callable[[], None]) -> None:
@@ -21,14 +24,19 @@ class Writer:
         """
         self.wait()
         # No daemon: a program that ends waits for what it has handed over.
-        self._thread = threading.Thread(target=self._run, args=(job,), name="dowdyboy-writer")
+        self._job = job
+        del job  # what it holds goes where nothing is forked
+        self._thread = threading.Thread(target=self._run, name="dowdyboy-writer")
         self._thread.start()
 
-    def _run(self, job: Callable[[], None]) -> None:
+    def _run(self) -> None:
+        assert self._job is not None
         try:
-            job()
+            self._job()
         except BaseException as error:
             self._error = error
+        with releasing():
+            self._job = None
 
     def wait(self) -> None:
         """Waits until nothing is under way.
