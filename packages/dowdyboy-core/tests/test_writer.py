@@ -65,7 +65,7 @@ def test_what_a_job_holds_is_let_go_of_where_nothing_is_forked() -> None:
     def job_of(content: Content) -> Callable[[], None]:
         def job() -> None:
             go.wait()
-            assert content
+            assert content is not None
 
         return job
 

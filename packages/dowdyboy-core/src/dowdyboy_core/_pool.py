@@ -132,7 +132,6 @@ class WorkerPool:
                 yield batch
         if self._unread is batches:
             self._unread = None
-        self._workers.settle(batches)
 
 
 def _end(home: int, workers: Workers, batches: Any) -> None:

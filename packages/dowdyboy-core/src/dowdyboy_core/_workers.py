@@ -66,12 +66,6 @@ class Workers(ABC):
         It is called from another thread, when a worker is no more or has taken longer than ``timeout``.
         """
 
-    def settle(self, batches: Any) -> None:  # noqa: B027 # there may be nothing to do
-        """Waits for what still runs in this process for an iterator that is at its end, or was left.
-
-        A worker that is forked meanwhile would wait for a lock of the framework's that is never released in it.
-        """
-
     @classmethod
     @abstractmethod
     def tell(cls, dataset: Any) -> None:

@@ -20,9 +20,6 @@ from dowdyboy_core._workers import Workers
 _PATIENCE = 5.0
 """Seconds to wait for each worker that is told to end."""
 
-_MOMENT = 0.2
-"""Seconds to wait for a thread that is at its end; one that waits itself does nothing meanwhile."""
-
 
 class PaddleWorkers(Workers):
     """Those of a DataLoader with the settings of another one."""
@@ -74,12 +71,6 @@ class PaddleWorkers(Workers):
                 process.kill()
         # Letting go is not enough: a thread of the iterator reads on, and holds it. Who is stuck is not waited for.
         batches.native._try_shutdown_all(timeout=_PATIENCE)
-        self.settle(batches)
-
-    def settle(self, batches: _UnpackedBatches) -> None:
-        # The thread that hands on what workers send: it is at its end, or waits for a queue that is closed.
-        if not self.persistent or batches.native._shutdown:
-            batches.native._thread.join(_MOMENT)
 
     def processes(self, batches: _UnpackedBatches) -> Sequence[Any]:
         return batches.native._workers  # type: ignore[no-any-return]
