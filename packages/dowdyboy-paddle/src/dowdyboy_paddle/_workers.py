@@ -225,6 +225,17 @@ class _Packed:
         return _pack(self._collate(samples))
 
 
+# Native iterators, as long as their threads live. A thread outlives its iteration by some seconds, and would free what
+# has been read ahead, just when the next workers are forked maybe: PaddlePaddle counts its memory under a lock, which
+# would stay locked in them. So what they hold is freed here, by whoever forks.
+_kept: list[Any] = []
+
+
+def _keep(native: Any) -> Any:
+    _kept[:] = [item for item in _kept if item._thread.is_alive() and item is not native] + [native]
+    return native
+
+
 class _Unpacked:
     """Puts the tensors back into the batches."""
 
@@ -232,7 +243,7 @@ class _Unpacked:
         self._loader = loader
 
     def __iter__(self) -> Iterator[Any]:
-        return _UnpackedBatches(iter(self._loader))
+        return _UnpackedBatches(_keep(iter(self._loader)))
 
 
 class _UnpackedBatches:
