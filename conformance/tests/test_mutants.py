@@ -60,7 +60,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_the_control_passes(outcomes: Outcomes) -> None:
     passed = outcomes[backend_of(CONTROL)]
     assert set(passed) == set().union(*map(checks_of, EXPECTED))
@@ -68,7 +68,7 @@ def test_the_control_passes(outcomes: Outcomes) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("mutant", EXPECTED, ids=lambda mutant: mutant.__name__)
 def test_a_mutant_is_caught(mutant: type[Spoilt], outcomes: Outcomes) -> None:
     for clause, checks in EXPECTED[mutant].items():
