@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dowdyboy_core import _data, _epochs, _order
+from dowdyboy_core import _epochs, _order
 from dowdyboy_core._rng import RandomStreams
 from dowdyboy_core.rand import derive_seed
 
@@ -127,9 +127,9 @@ class BatchesSeededAlike(Mutant):
 
     def alter(self, patch: MonkeyPatch) -> None:
         def make(original: Any) -> Any:
-            return lambda self, keys: original(self, [_data.BatchKey(7, key.indices) for key in keys])
+            return lambda self, keys: original(self, [_reading.BatchKey(7, key.indices) for key in keys])
 
-        change(_data.ReadBatch, "__call__", make, patch)
+        change(_reading.ReadBatch, "__call__", make, patch)
 
 
 @caught("S-4", "test_augmentation_depends_on_neither_workers_nor_restart")
@@ -146,4 +146,4 @@ class WorkersUnseeded(Mutant):
 
             return read
 
-        change(_data.ReadBatch, "__call__", make, patch)
+        change(_reading.ReadBatch, "__call__", make, patch)

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from dowdyboy_core import _epochs, _order
-from dowdyboy_core._data import Share
+from dowdyboy_core._share import Share
 
 from ._mutation import Mutant, caught, change, change_loaders
 from .reference import _data

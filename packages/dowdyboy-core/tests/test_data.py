@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dowdyboy_core._data import EpochLoader, MapParts, Share, StreamParts, deal, open_loader, share_of
+from dowdyboy_core._data import EpochLoader, MapParts, StreamParts, open_loader
 from dowdyboy_core._order import FixedSizeBatches, SequentialOrder, ShuffledOrder, SingleIndices
 from dowdyboy_core._rng import RandomStreams
+from dowdyboy_core._share import Share, deal, share_of
 from dowdyboy_core._workers import Workers
 from dowdyboy_core.rand import derive_seed
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from dowdyboy_core import SetupError, Trainer, TrainerConfig
-from dowdyboy_core._data import Share, StreamParts, open_loader
+from dowdyboy_core._data import StreamParts, open_loader
 from dowdyboy_core._interlude import Interlude
 from dowdyboy_core._rng import RandomStreams
+from dowdyboy_core._share import Share
 
 
 def make(crashing: Any, out_dir: Path, **settings: Any) -> tuple[Trainer, Any]:

@@ -26,9 +26,11 @@ from paddle.io import (
     WeightedRandomSampler,
 )
 
-from dowdyboy_core._data import BatchKey, MapParts, ReadBatch, Share, StreamParts, open_loader
+from dowdyboy_core._data import MapParts, StreamParts, open_loader
 from dowdyboy_core._nested import map_leaves
+from dowdyboy_core._reading import BatchKey, ReadBatch
 from dowdyboy_core._rng import RandomStreams
+from dowdyboy_core._share import Share
 from dowdyboy_paddle._backend import PaddleBackend
 
 BACKEND = PaddleBackend()

@@ -30,9 +30,11 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from dowdyboy_core._data import BatchKey, MapParts, ReadBatch, Share, StreamParts, open_loader
+from dowdyboy_core._data import MapParts, StreamParts, open_loader
 from dowdyboy_core._nested import map_leaves
+from dowdyboy_core._reading import BatchKey, ReadBatch
 from dowdyboy_core._rng import RandomStreams
+from dowdyboy_core._share import Share
 from dowdyboy_torch._backend import TorchBackend
 
 BACKEND = TorchBackend()

@@ -11,13 +11,14 @@ from typing import Any
 from . import log
 from ._backend import Backend
 from ._config import TrainerConfig
-from ._data import EpochLoader, MapParts, Share, StreamParts
+from ._data import EpochLoader, MapParts, StreamParts
 from ._dealt import loaders_within
 from ._epochs import Compared, Epochs
 from ._errors import CheckpointError, ConfigError, DowdyboyError, SetupError
 from ._order import known_length
 from ._own import close_generator
 from ._rng import RandomStreams
+from ._share import Share
 from ._state import Array
 from ._together import meet
 from .rand import derive_seed

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
 from . import log
-from ._dealt import tell_epoch
 from ._forks import forks_apart
 from ._order import Batching
 from ._pool import WorkerPool
+from ._reading import BatchKey, ReadBatch
 from ._rng import RandomStreams
+from ._share import Share, deal, share_of
 from ._streams import StreamPool, StreamSource, same_source
-from ._workers import KeyDataset, Reader, Workers, alike
+from ._workers import KeyDataset, Workers, alike
 from .rand import derive_seed, numbered_seeds
 
 
@@ -68,82 +69,6 @@ class StreamParts:
     workers: Workers | None = None
     samplers: Sequence[Any] = ()
     streams: Sequence[Any] = ()
-
-
-@dataclass(frozen=True)
-class Share:
-    """The place of this process among all of them.
-
-    Attributes:
-        rank: its number.
-        world_size: how many there are.
-        dealt: whether what it reads is its share already.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    dealt: bool = False
-
-    def number(self, place: int) -> int:
-        """The number in the global sequence of what this process reads at a place."""
-        return place * self.world_size + self.rank if self.dealt else place
-
-    def last(self) -> Share:
-        """The place of the process that gets no more batches than any other."""
-        return replace(self, rank=self.world_size - 1)
-
-
-@dataclass(frozen=True)
-class BatchKey:
-    """What one batch is made of: its indices, the seed of whatever is drawn while it is read, and its epoch."""
-
-    seed: int
-    indices: Any
-    epoch: int | None = None
-
-
-class ReadBatch(Reader):
-    """Reads and collates one batch with every random stream seeded for it.
-
-    It stands in for the collate function of a native loader, so that reading and collating run in one place
-    under one seed, in a worker or here, and augmentation depends neither on the number of workers nor on where
-    a run was resumed.
-    """
-
-    def __init__(self, parts: MapParts, streams: RandomStreams) -> None:
-        super().__init__(parts.dataset, parts.workers)
-        self._collate = parts.collate
-        self._batched = parts.batched
-        self.at_once = parts.read_at_once
-        self._streams = streams
-        self.epoch: int | None = None  # that the dataset knows of, here or when a worker was started
-
-    def read(self, key: BatchKey) -> Any:
-        """Reads a batch in a worker, which has nothing to put back."""
-        if key.epoch != self.epoch:  # in a worker that persists
-            self.epoch = key.epoch
-            tell_epoch(self.dataset, key.epoch or 0)
-        if self.at_once is not None:
-            return self.at_once(key.indices)
-        self._streams.seed(key.seed)
-        return self._read(key.indices)
-
-    def read_here(self, key: BatchKey) -> Any:
-        """Reads a batch and puts the random streams back."""
-        if self.at_once is not None:
-            return self.at_once(key.indices)
-        put_back = self._streams.set_aside(key.seed)
-        try:
-            return self._read(key.indices)
-        finally:
-            put_back()
-
-    def _read(self, indices: Any) -> Any:
-        if not self._batched:
-            return self._collate(self.dataset[indices])
-        if getattr(self.dataset, "__getitems__", None) is not None:
-            return self._collate(self.dataset.__getitems__(indices))
-        return self._collate([self.dataset[index] for index in indices])
 
 
 class EpochLoader(ABC):
@@ -375,32 +300,3 @@ class StreamLoader(EpochLoader):
                 return
             yield batch
             number += 1
-
-
-def deal(batches: Iterable[Any], share: Share, fill_up: bool) -> Iterator[Any]:
-    """Yields every ``world_size``-th of ``batches``, beginning with number ``rank``.
-
-    With ``fill_up`` a last round that is not full is completed from the start of the sequence, so that every
-    rank gets equally many.
-    """
-    if share.world_size == 1 or share.dealt:
-        yield from batches
-        return
-    first: list[Any] = []
-    number = -1
-    for number, batch in enumerate(batches):
-        if fill_up and len(first) < share.world_size - 1:
-            first.append(batch)
-        if number % share.world_size == share.rank:
-            yield batch
-    begun = (number + 1) % share.world_size
-    if fill_up and begun and share.rank >= begun:
-        yield first[(share.rank - begun) % len(first)]
-
-
-def share_of(count: int | None, share: Share, fill_up: bool) -> int | None:
-    """How many of ``count`` batches are a process's."""
-    if count is None or share.dealt:
-        return count
-    rounds, begun = divmod(count, share.world_size)
-    return rounds + (1 if begun and (fill_up or share.rank < begun) else 0)

@@ -14,10 +14,11 @@ from itertools import chain, islice
 from typing import Any, Protocol
 
 from ._agreement import check_parts, check_same, in_rounds
-from ._data import EpochLoader, MapLoader, MapParts, Share, StreamLoader, StreamParts, open_loader, share_of
+from ._data import EpochLoader, MapLoader, MapParts, StreamLoader, StreamParts, open_loader
 from ._dealt import Dealing, find_dealing, tell_epoch
 from ._digest import digest_of
 from ._rng import RandomStreams
+from ._share import Share, share_of
 from ._state import Array
 from .rand import derive_seed
 

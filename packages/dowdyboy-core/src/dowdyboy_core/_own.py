@@ -43,14 +43,14 @@ class OwnReading(Iterator[Any]):
             _slip_in(item, between)
             vars(item)[_READERS] = self._readers
         try:
-            self._batches = iter(loader)
+            self.batches = iter(loader)
         except BaseException:
             self.put_back()
             raise
 
     def __next__(self) -> Any:
         try:
-            return next(self._batches)
+            return next(self.batches)
         except BaseException:
             self.put_back()
             raise
@@ -65,7 +65,7 @@ class OwnReading(Iterator[Any]):
     def close(self) -> None:
         """Leaves the epoch where it stands, and ends the workers that read for it."""
         self.put_back()
-        close_generator(self._batches)
+        close_generator(self.batches)
         for reference in self._readers:
             reader = reference()
             if reader is not None:

@@ -55,7 +55,18 @@ def _start(loader: Any, held: list[DataLoader[Any]]) -> Iterator[Any]:
     for item in held:
         for owner in (item, item.sampler, item.batch_sampler):
             _reseed(owner, seed)
-    return OwnReading(loader, _Between, _end_reader)
+    # Loaders whose __iter__ asks nothing of their base class start workers of their own.
+    kept = [(vars(item), item.persistent_workers) for item in held]
+    for settings, _ in kept:
+        settings["persistent_workers"] = False
+    try:
+        reading = OwnReading(loader, _Between, _end_reader)
+    finally:
+        for settings, persistent in kept:
+            settings["persistent_workers"] = persistent
+    if hasattr(reading.batches, "_shutdown_workers"):
+        note_reader(loader, reading.batches)
+    return reading
 
 
 def _end_reader(reader: Any) -> None:
