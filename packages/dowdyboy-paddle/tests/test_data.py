@@ -621,3 +621,18 @@ def test_workers_of_a_loader_that_reads_for_itself_are_watched(
     assert isinstance(parts, StreamParts)
     with pytest.raises(error, match=said):
         list(parts.batches())
+
+
+class WithoutLength(Dataset):
+    """Only its batch sampler knows what there is; PaddlePaddle's base class has a __len__ that raises."""
+
+    def __getitem__(self, index: int) -> Any:
+        return np.float32(index)
+
+
+def test_workers_read_data_that_does_not_know_its_length() -> None:
+    loader = DataLoader(WithoutLength(), batch_sampler=[[0, 1], [7]], num_workers=1)
+    parts = BACKEND.split_loader(loader, STREAMS.isolated)
+    assert isinstance(parts, MapParts)
+    batches = open_loader(parts, STREAMS, 0, Share(), fill_up=True).epoch(1)
+    assert [batch.tolist() for batch in batches] == [[0, 1], [7]]
