@@ -195,6 +195,26 @@ class SimpleNamespaceAround(SimpleNamespace):
         yield from self.loader
 
 
+class Twice(SimpleNamespaceAround):
+    def __iter__(self) -> Iterator[int]:
+        yield from self.loader
+        yield from self.loader
+
+
+def test_what_is_begun_anew_within_an_epoch_still_stands_on_it_after_another_epoch_of_a_hook() -> None:
+    ended: list[Any] = []
+    for around in (Twice(Native()), Twice(Own())):
+        kind = type(around.loader)
+        epoch = OwnReading(around, Between, ended.append)
+        assert next(epoch) == 10
+        assert list(OwnReading(around, Between, print)) == [10, 20, 30] * 2, "a test in a hook, say"
+        assert [next(epoch) for _ in range(3)] == [20, 30, 10]
+        reader = around.loader._readers_of_the_trainer[-1][-1]()
+        epoch.close()
+        assert ended.pop() is reader and type(around.loader) is kind and kind.__mro__[-2] is Native
+        assert "_readers_of_the_trainer" not in vars(around.loader)
+
+
 def test_a_loader_that_fails_to_start_stands_on_its_own_class_again() -> None:
     class Failing(Native):
         def __iter__(self) -> Iterator[int]:

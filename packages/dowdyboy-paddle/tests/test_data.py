@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
 import pickle
 import random
+import signal
+import threading
 from collections.abc import Iterator
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
@@ -26,6 +29,7 @@ from paddle.io import (
     WeightedRandomSampler,
 )
 
+from dowdyboy_core import SetupError
 from dowdyboy_core._data import MapParts, StreamParts, open_loader
 from dowdyboy_core._nested import map_leaves
 from dowdyboy_core._reading import BatchKey, ReadBatch
@@ -577,3 +581,60 @@ def test_batches_move_to_the_gpu() -> None:
     assert batch["image"].place.is_gpu_place()
     assert batch["nested"][1][0].place.is_gpu_place()
     assert batch["name"] == ["n0", "n1"]
+
+
+class OwnReading(DataLoader):
+    def __iter__(self) -> Iterator[Any]:
+        yield from super().__iter__()
+
+
+class Fatal(Numbers):
+    """Ends or keeps waiting the process that reads its sixth sample."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(12)
+        self.what = what
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 5:
+            if self.what == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            threading.Event().wait(60)
+        return super().__getitem__(index)
+
+
+def fail(worker: int) -> None:
+    raise LookupError("nothing", worker)
+
+
+@pytest.mark.parametrize(
+    ("what", "settings", "error", "said"),
+    [
+        ("kill", {}, SetupError, "of 2 of the OwnReading loader .* was killed by SIGKILL"),
+        ("wait", {"timeout": 1}, SetupError, "of 2 of the OwnReading loader .* for 1 seconds"),
+        ("none", {"worker_init_fn": fail}, LookupError, "nothing"),
+    ],
+)
+def test_workers_of_a_loader_that_reads_for_itself_are_watched(
+    what: str, settings: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    loader = OwnReading(Fatal(what), batch_size=2, num_workers=2, **settings)
+    parts = BACKEND.split_loader(loader, STREAMS.isolated)
+    assert isinstance(parts, StreamParts)
+    with pytest.raises(error, match=said):
+        list(parts.batches())
+
+
+class WithoutLength(Dataset):
+    """Only its batch sampler knows what there is; PaddlePaddle's base class has a __len__ that raises."""
+
+    def __getitem__(self, index: int) -> Any:
+        return np.float32(index)
+
+
+def test_workers_read_data_that_does_not_know_its_length() -> None:
+    loader = DataLoader(WithoutLength(), batch_sampler=[[0, 1], [7]], num_workers=1)
+    parts = BACKEND.split_loader(loader, STREAMS.isolated)
+    assert isinstance(parts, MapParts)
+    batches = open_loader(parts, STREAMS, 0, Share(), fill_up=True).epoch(1)
+    assert [batch.tolist() for batch in batches] == [[0, 1], [7]]

@@ -16,7 +16,7 @@ from typing import Any
 
 from . import log
 from ._forks import forks_apart
-from ._order import Batching
+from ._order import Batching, known_length
 from ._pool import WorkerPool
 from ._reading import BatchKey, ReadBatch
 from ._rng import RandomStreams
@@ -120,7 +120,7 @@ def open_loader(
     if isinstance(parts, MapParts):
         loader = MapLoader(parts, streams, seed, share, fill_up)
         if parts.workers is not None:
-            size = len(parts.dataset) if hasattr(parts.dataset, "__len__") else 0
+            size = known_length(parts.dataset) or 0
             given = KeyDataset(size), _KeySampler(loader), loader.reader
             loader.pool = WorkerPool(parts.workers, *given, streams, seed, role, warn)
         return loader

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 _READERS = "_readers_of_the_trainer"
+"""Where a loader keeps what was started to read from it, for each epoch under way: a hook may begin one in another."""
 
 _IN_USE: dict[type, int] = {}
 """How often each of the user's classes stands on one of the backend's right now."""
@@ -41,7 +42,7 @@ class OwnReading(Iterator[Any]):
         self._readers: list[Any] = []
         for item in self._changed:
             _slip_in(item, between)
-            vars(item)[_READERS] = self._readers
+            vars(item).setdefault(_READERS, []).append(self._readers)
         try:
             self.batches = iter(loader)
         except BaseException:
@@ -59,7 +60,10 @@ class OwnReading(Iterator[Any]):
         """Has the user's objects stand on the framework's class again."""
         changed, self._changed = self._changed, []
         for item in changed:
-            vars(item).pop(_READERS, None)
+            epochs = vars(item)[_READERS]
+            epochs[:] = [readers for readers in epochs if readers is not self._readers]
+            if not epochs:
+                del vars(item)[_READERS]
             _take_out(item, self._between)
 
     def close(self) -> None:
@@ -74,9 +78,9 @@ class OwnReading(Iterator[Any]):
 
 def note_reader(loader: Any, reader: Any) -> Any:
     """Has the workers of ``reader`` end with the epoch for which it was started."""
-    readers = vars(loader).get(_READERS)
-    if readers is not None:
-        readers.append(weakref.ref(reader))
+    epochs = vars(loader).get(_READERS)
+    if epochs:
+        epochs[-1].append(weakref.ref(reader))  # of the epoch that a hook of another one's reads, if there is one
     return reader
 
 
@@ -105,7 +109,7 @@ def _slip_in(item: Any, between: type) -> None:
 
 def _take_out(item: Any, between: type) -> None:
     native = between.__mro__[1]
-    if type(item) is between:
+    if type(item) is between and _READERS not in vars(item):  # nor does another epoch read from it
         item.__class__ = native
     for kind in type(item).__mro__:
         if kind in _IN_USE:

@@ -120,16 +120,7 @@ class WorkerPool:
             return iter(self._native)
 
     def _read(self, batches: Any) -> Iterator[Any]:
-        done = object()
-        with self._watch.over(batches) as watch:
-            while True:
-                with watch.waiting():
-                    batch = next(batches, done)
-                if batch is done:
-                    break
-                if isinstance(batch, Failure):
-                    raise batch.error()
-                yield batch
+        yield from self._watch.read(batches)
         if self._unread is batches:
             self._unread = None
 
@@ -170,14 +161,14 @@ class Watch:
             self._reports = None
 
     @contextmanager
-    def over(self, batches: Any) -> Iterator[Watch]:
+    def over(self, batches: Any) -> Iterator[None]:
         """Watches the workers of an iterator for the time of a block."""
         self._batches = batches
         ended = threading.Event()
         thread = threading.Thread(target=self._look, args=(ended,), name="watch-workers", daemon=True)
         thread.start()
         try:
-            yield self
+            yield
         finally:
             ended.set()
             thread.join()
@@ -199,6 +190,19 @@ class Watch:
             raise told from error
         finally:
             self._since = None
+
+    def read(self, batches: Any) -> Iterator[Any]:
+        """Gives what an iterator of workers gives, watched while it is waited for, and raises what failed in them."""
+        done = object()
+        with self.over(batches):
+            while True:
+                with self.waiting():
+                    batch = next(batches, done)
+                if batch is done:
+                    return
+                if isinstance(batch, Failure):
+                    raise batch.error()
+                yield batch
 
     def lost(self, batches: Any) -> dict[int, str]:
         """What became of the workers of an iterator that are no more, by the numbers of their processes."""

@@ -10,11 +10,13 @@ from typing import Any
 
 from paddle.io import DataLoader, Dataset, IterableDataset
 
+from dowdyboy_core import log
 from dowdyboy_core._data import StreamParts
 from dowdyboy_core._dealt import loaders_within
 from dowdyboy_core._nested import map_leaves
 from dowdyboy_core._order import known_length
 from dowdyboy_core._own import OwnReading, note_reader, reads_for_itself
+from dowdyboy_core._pool import Watch
 from dowdyboy_core._sent_errors import Failure
 from dowdyboy_core._stopping import WorkerInit
 from dowdyboy_core._streams import StreamSource
@@ -80,39 +82,44 @@ def _batches(loader: DataLoader) -> Iterator[Any]:
 
 
 def _by_workers(loader: DataLoader) -> Iterator[Any]:
-    workers, begin = PaddleWorkers(loader), _Begin(loader)
+    workers = PaddleWorkers(loader)
     collate: Any = _Collated(_collate(loader), _is_batched(loader))
     if isinstance(loader.dataset, IterableDataset):
-        batches: Any = iter(workers.build_stream(loader, _CaughtStream(loader.dataset), collate, begin))
+        stream = _CaughtStream(loader.dataset)
+        batches: Any = iter(workers.build_stream(loader, stream, collate, _Begin(loader, stream)))
     else:
         data = _Caught(loader.dataset)
         sampler = [[index] for index in range(len(data))] if loader.batch_sampler is None else loader.batch_sampler
-        batches = iter(workers.build(data, sampler, collate, begin))
+        batches = iter(workers.build(data, sampler, collate, _Begin(loader, data)))
+    # Nobody knows here what the loader is for.
+    watch = Watch(workers, "DataLoader" if type(loader) is _Between else type(loader).__name__, log.warn)
     try:
-        for batch in batches:
-            if isinstance(batch, Failure):
-                raise batch.error()
-            yield batch
+        yield from watch.read(batches)
     finally:
-        workers.end(batches, now=False)
+        workers.end(batches, now=watch.late)
 
 
 def _is_batched(loader: DataLoader) -> bool:
-    return loader.batch_size is not None if isinstance(loader.dataset, IterableDataset) else bool(loader.batch_sampler)
+    cut = loader.batch_size if isinstance(loader.dataset, IterableDataset) else loader.batch_sampler
+    return cut is not None
 
 
 class _Begin:
     """What a worker begins with."""
 
-    def __init__(self, loader: DataLoader) -> None:
+    def __init__(self, loader: DataLoader, data: _Caught | _CaughtStream) -> None:
         self._dataset = loader.dataset
         self._then = loader.worker_init_fn
+        self._data = data  # the very object that the worker reads
 
     def __call__(self, worker_id: int) -> None:
         WorkerInit(None)(worker_id)
         PaddleWorkers.tell(self._dataset)
         if self._then is not None:
-            self._then(worker_id)
+            try:
+                self._then(worker_id)
+            except Exception as error:
+                self._data.failure = _failure(error)
 
 
 def _failure(error: Exception) -> Failure:
@@ -122,6 +129,8 @@ def _failure(error: Exception) -> Failure:
 class _Caught(Dataset[Any]):
     """Gives a :class:`Failure` for a sample that can't be read: PaddlePaddle's own workers would end without a word."""
 
+    failure: Failure | None = None
+
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
 
@@ -129,6 +138,8 @@ class _Caught(Dataset[Any]):
         return len(self._dataset)
 
     def __getitem__(self, index: Any) -> Any:
+        if self.failure is not None:
+            return self.failure
         try:
             return self._dataset[index]
         except Exception as error:
@@ -138,10 +149,14 @@ class _Caught(Dataset[Any]):
 class _CaughtStream(IterableDataset[Any]):
     """The same for a stream, which ends so."""
 
+    failure: Failure | None = None
+
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
 
     def __iter__(self) -> Iterator[Any]:
+        if self.failure is not None:
+            yield from repeat(self.failure)
         try:
             yield from self._dataset
         except Exception as error:
