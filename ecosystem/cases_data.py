@@ -29,7 +29,7 @@ from .harness import Parts, case
     "StatefulDataLoader",
     "torch",
     ("torchdata",),
-    note="its own state isn't needed; its shuffling is asked of its own sampler, seeded for the epoch",
+    note="its own state isn't needed: it is iterated over as it is, its sampler seeded for the epoch",
 )
 def stateful() -> Parts:
     model = perceptron()
@@ -37,10 +37,32 @@ def stateful() -> Parts:
     return Parts(model, adamw(model), StatefulDataLoader(TensorDataset(x, y), data.BATCH, shuffle=True), classify)
 
 
-@case("StatefulDataLoader with two workers that draw", "torch", ("torchdata",))
+@case(
+    "StatefulDataLoader with two workers that draw",
+    "torch",
+    ("torchdata",),
+    note="what is drawn depends on the number of workers",
+)
 def stateful_workers() -> Parts:
+    return _stateful()
+
+
+@case(
+    "StatefulDataLoader with two workers that draw and persist",
+    "torch",
+    ("torchdata",),
+    fails=(
+        "killed",
+        "its workers go on with random numbers that a resumed run doesn't have; leave out `persistent_workers=True`",
+    ),
+)
+def stateful_workers_that_persist() -> Parts:
+    return _stateful(persistent_workers=True)
+
+
+def _stateful(**settings: Any) -> Parts:
     model = perceptron()
-    loader: Any = StatefulDataLoader(Noisy(), data.BATCH, shuffle=True, num_workers=2)
+    loader: Any = StatefulDataLoader(Noisy(), data.BATCH, shuffle=True, num_workers=2, **settings)
     return Parts(model, adamw(model), loader, classify)
 
 

@@ -326,11 +326,7 @@ class Recurrent(nn.Layer):
         return self.output(self.recurrent(self.embedding(x))[0][:, -1])
 
 
-@case(
-    "paddle: LSTM",
-    "paddle",
-    fails=("whole", "`set_model` moves a buffer of PaddlePaddle's recurrent layers that is never initialised"),
-)
+@case("paddle: LSTM", "paddle")
 def recurrent() -> Parts:
     model = Recurrent(nn.LSTM)
     return Parts(model, adamw(model), words(), classify)

@@ -52,6 +52,7 @@ class Framework(ABC):
             loader.dataset.set_epoch(epoch)
         if not self.is_indexed(loader):
             with self.aside(derive_seed(seed, "stream", epoch)):
+                self.begin(loader)
                 batches = iter(loader)
             number = 0
             while True:
@@ -80,6 +81,10 @@ class Framework(ABC):
             order = np.random.Generator(np.random.PCG64(seed)).permutation(total)
         cut = [order[start : start + size].tolist() for start in range(0, total, size)]
         return [part for part in cut if len(part) == size or not loader.batch_sampler.drop_last]
+
+    @abstractmethod
+    def begin(self, loader: Any) -> None:
+        """Makes a loader ready that is iterated over as it is."""
 
     def number(self, value: Any) -> float:
         """A Python number of a tensor with one element."""
@@ -182,7 +187,18 @@ class Torch(Framework):
 
     def is_indexed(self, loader: Any) -> bool:
         data = self._torch.utils.data
-        return isinstance(loader, data.DataLoader) and not isinstance(loader.dataset, data.IterableDataset)
+        if not isinstance(loader, data.DataLoader) or self._iterates_itself(loader):
+            return False
+        return not isinstance(loader.dataset, data.IterableDataset)
+
+    def _iterates_itself(self, loader: Any) -> bool:
+        """Whether it is a subclass that is iterated over as it is (D-14)."""
+        native = self._torch.utils.data.DataLoader
+        return isinstance(loader, native) and type(loader).__iter__ is not native.__iter__
+
+    def begin(self, loader: Any) -> None:
+        if self._iterates_itself(loader):
+            self.seed_sampler(loader, int(self._torch.empty((), dtype=self._torch.int64).random_().item()))
 
     def is_shuffled(self, loader: Any) -> bool:
         return isinstance(loader.sampler, self._torch.utils.data.RandomSampler)
@@ -259,6 +275,9 @@ class Paddle(Framework):
     def is_indexed(self, loader: Any) -> bool:
         io = self._paddle.io
         return isinstance(loader, io.DataLoader) and not isinstance(loader.dataset, io.IterableDataset)
+
+    def begin(self, loader: Any) -> None:
+        """Nothing: what its samplers draw comes from the global streams."""
 
     def is_shuffled(self, loader: Any) -> bool:
         return isinstance(loader.batch_sampler.sampler, self._paddle.io.RandomSampler)
