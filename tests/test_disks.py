@@ -20,7 +20,7 @@ import pytest
 from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run
 from dowdyboy_conformance._resuming import assert_equal, go, outcome, start
-from dowdyboy_core import CheckpointError, ConfigError, _checkpoint, _files, _lines, _metrics
+from dowdyboy_core import CheckpointError, ConfigError, _checkpoint, _curves, _files, _lines
 from dowdyboy_core._checkpoint import CheckpointFolder
 from dowdyboy_core._files import is_whole
 from dowdyboy_core._persistence import Persistence
@@ -361,8 +361,8 @@ def leave_half(file: Any, content: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def draw_or_end(self: _metrics.MetricLog, points: Any) -> None:
-    if self._tracker is not None:
+def draw_or_end(self: _curves.Curves, points: Any) -> None:
+    if self._tracker is not None and points:
         self._tracker.write(points)
 
 
@@ -378,7 +378,7 @@ BREAKS: dict[str, tuple[Callable[..., None], Any, str, Any]] = {
     "the error comes at once": (check_one_that_stays_away, CheckpointFolder, "save", save_or_end),
     "lines are forgotten": (check_logs, _lines.LineFile, "flush", forget_lines),
     "half a line stays": (check_logs, _lines, "append_whole", leave_half),
-    "a viewer ends the run": (check_logs, _metrics.MetricLog, "_draw", draw_or_end),
+    "a viewer ends the run": (check_logs, _curves.Curves, "draw", draw_or_end),
 }
 
 

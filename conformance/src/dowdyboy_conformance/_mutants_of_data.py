@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dowdyboy_core import _epochs, _order
+from dowdyboy_core import _epochs, _order, _reading
 from dowdyboy_core._rng import RandomStreams
 from dowdyboy_core.rand import derive_seed
 

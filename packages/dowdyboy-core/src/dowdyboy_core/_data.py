@@ -31,13 +31,14 @@ class MapParts:
     """A native loader over data that is read by index.
 
     Attributes:
-        dataset: has ``__getitem__``, and ``__getitems__`` if it likes to be asked for a batch at once.
+        dataset: has ``__getitem__``, and maybe ``__getitems__`` for a batch at once.
         batching: the batches of indices.
         collate: makes a batch of a list of samples (or of one item, where the data comes batched).
         batched: whether the batching gives lists of indices.
         workers: the processes that read; None where this one does.
         read_at_once: makes a batch of a list of indices faster than ``dataset`` and ``collate`` do, and without drawing
             random numbers, which saves the seeding of every batch; None where there is no such way.
+        asks_at_once: whether the framework's own loader calls ``__getitems__``.
     """
 
     dataset: Any
@@ -46,6 +47,7 @@ class MapParts:
     batched: bool
     workers: Workers | None = None
     read_at_once: Callable[[Sequence[int]], Any] | None = None
+    asks_at_once: bool = True
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class ReadBatch(Reader):
         self._collate = parts.collate
         self._batched = parts.batched
         self.at_once = parts.read_at_once
+        self._asks_at_once = parts.asks_at_once
         self._streams = streams
         self.epoch: int | None = None  # that the dataset knows of, here or when a worker was started
 
@@ -61,6 +62,6 @@ class ReadBatch(Reader):
     def _read(self, indices: Any) -> Any:
         if not self._batched:
             return self._collate(self.dataset[indices])
-        if getattr(self.dataset, "__getitems__", None) is not None:
+        if self._asks_at_once and getattr(self.dataset, "__getitems__", None) is not None:
             return self._collate(self.dataset.__getitems__(indices))
         return self._collate([self.dataset[index] for index in indices])

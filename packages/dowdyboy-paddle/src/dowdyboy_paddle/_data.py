@@ -52,6 +52,7 @@ def split_loader(loader: Any, isolate: Isolate) -> MapParts | StreamParts | None
         batched=loader.batch_sampler is not None,
         workers=PaddleWorkers(loader) if loader.num_workers else None,
         read_at_once=_read_at_once(loader, collate),
+        asks_at_once=False,
     )
 
 
