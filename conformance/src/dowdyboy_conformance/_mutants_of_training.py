@@ -81,7 +81,7 @@ class RecordsStay(Mutant):
         change(trainer._records, "clear", nothing)
 
 
-@caught("R-1", "test_records_that_lie_in_another_order_are_saved_as_they_are_meant")
+@caught("R-1", "test_arrays_that_lie_in_another_order_are_saved_as_they_are_meant")
 class RecordsAsTheyLie(Mutant):
     """Takes the numbers of an array in the order in which they lie in memory."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import threading
+import time
 
-from dowdyboy_core._forks import forks_apart, releasing
+from dowdyboy_core._forks import forks_apart, releasing, wait_until_still
 
 
 def forked() -> int:
@@ -51,3 +53,24 @@ def test_nothing_is_forked_while_memory_is_let_go_of() -> None:
     thread.join()
     with forks_apart():
         forked()  # the lock is free again
+
+
+def test_threads_that_wait_are_still_and_one_that_computes_is_not() -> None:
+    wait_until_still(60.0)  # until what tests before have left behind has ended
+    rests, ends, content = threading.Event(), threading.Event(), bytes(30_000_000)
+    threading.Thread(target=rests.wait, daemon=True).start()
+    wait_until_still(60.0)
+
+    def compute() -> None:
+        while not ends.is_set():
+            hashlib.sha256(content).digest()  # without the interpreter, as native code runs
+
+    busy = threading.Thread(target=compute)
+    busy.start()
+    begun = time.monotonic()
+    wait_until_still(0.3)
+    assert time.monotonic() - begun >= 0.3
+    ends.set()
+    busy.join()
+    wait_until_still(60.0)
+    rests.set()

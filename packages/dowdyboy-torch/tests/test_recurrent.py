@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dowdyboy_torch import SetupError, Trainer, TrainerConfig
-from dowdyboy_torch._distributed import replicate
+from dowdyboy_torch._distributed import TorchExchange, replicate
 from dowdyboy_torch.rand import derive_seed, set_seed
 
 KINDS: dict[str, Callable[[], Any]] = {
@@ -118,7 +118,7 @@ def test_a_lazy_model_gets_its_shapes_in_training(tmp_path: Path) -> None:
 
 def test_in_several_processes_a_lazy_model_is_refused() -> None:
     with pytest.raises(SetupError) as caught:
-        replicate(lazy(), torch.device("cpu"), False)
+        replicate(TorchExchange(lazy(), torch.device("cpu"), False))
     assert str(caught.value) == (
         "The parameters ['0.weight', '0.bias', '1.weight', '1.bias'] (4 in all) have no shape yet, and in several "
         "processes they need one. Run the model once on an input like yours before set_models."

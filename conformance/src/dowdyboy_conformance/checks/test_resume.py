@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dowdyboy_conformance._harness import Harness
@@ -196,3 +197,39 @@ def test_save_steps_refreshes_the_last_checkpoint(
     run.trainer.fit(step)
     assert seen == expected
     assert sorted(path.name for path in (tmp_path / "checkpoint").iterdir()) == ["epoch_1", "last_epoch_1"]
+
+
+@pytest.mark.clause("C-6", "R-1")
+def test_arrays_that_lie_in_another_order_are_saved_as_they_are_meant(harness: Harness, tmp_path: Path) -> None:
+    matrix = np.arange(6.0).reshape(2, 3)
+    laid = {
+        "in C order": matrix,
+        "in Fortran order": np.asfortranarray(matrix),
+        "transposed": np.ascontiguousarray(matrix.T).T,
+        "every second": np.repeat(matrix, 2, axis=1)[:, ::2],
+        "backwards": np.ascontiguousarray(matrix[:, ::-1])[:, ::-1],
+    }
+
+    def train(out_dir: Path, stop_at: int | None, **changed: Any) -> dict[str, Any]:
+        run = build(harness, out_dir, enable_save_checkpoint=True, save_steps=1, **changed)
+        seen: dict[str, Any] = {}
+
+        def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+            if global_step == stop_at:
+                raise KeyError("stopped")
+            trainer.set_records({name: array + global_step for name, array in laid.items()})
+            return run.train_step(trainer, bat, bat_idx, global_step)
+
+        def end(trainer: Any, ep: int) -> None:
+            seen.update({name: harness.numpy(tensor) for name, tensor in trainer.get_records().items()})
+
+        try:
+            run.trainer.fit(step, None, end)
+        except KeyError:
+            assert stop_at is not None
+        return seen
+
+    train(tmp_path, 2)
+    resumed = train(tmp_path, None, resume="auto")
+    for name in laid:
+        np.testing.assert_array_equal(resumed[name], [matrix, matrix + 1, matrix + 2], err_msg=name)

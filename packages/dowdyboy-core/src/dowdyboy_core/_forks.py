@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,6 +42,40 @@ def forks_apart() -> Iterator[None]:
         yield
     finally:
         _forking -= 1
+
+
+def wait_until_still(seconds: float) -> None:
+    """Waits until no other thread of this process is at work, which might hold a lock of a framework's.
+
+    A thread that waits for something holds none. Where this can't be seen (it is Linux that tells), nothing is waited
+    for.
+
+    Args:
+        seconds: at the most; some threads never rest.
+    """
+    latest = time.monotonic() + seconds
+    while _others_run(threading.get_native_id()) and time.monotonic() < latest:
+        time.sleep(0.0005)
+
+
+def _others_run(own: int) -> bool:
+    try:
+        tasks = [task for task in os.listdir(_TASKS) if task != str(own)]  # noqa: PTH208 - as below
+    except OSError:
+        return False
+    return any(_runs(task) for task in tasks)
+
+
+def _runs(task: str) -> bool:
+    try:
+        with open(f"{_TASKS}/{task}/stat", "rb") as file:  # noqa: PTH123 - quicker, and it is done for each thread
+            said = file.read()
+    except OSError:  # it has ended
+        return False
+    return said[said.rindex(b")") + 2 :][:1] == b"R"
+
+
+_TASKS = "/proc/self/task"
 
 
 def _before_fork() -> None:

@@ -50,6 +50,10 @@ class PaddleBackend(Backend):
         self._contexts = ForwardContexts("no")
         self._exchanges: Exchanges[_distributed.PaddleExchange] = Exchanges()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To a worker that starts afresh, which seeds and draws, and computes nothing.
+        return type(self), (), {"_device": self._device}
+
     # ---- where it runs
 
     def open(self, request: DeviceRequest) -> None:

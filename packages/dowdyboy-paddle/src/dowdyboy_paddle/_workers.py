@@ -13,6 +13,7 @@ from paddle.io import DataLoader, get_worker_info
 from paddle.io.dataloader import worker as native_worker
 from paddle.io.dataloader.flat import _flatten_batch
 
+from dowdyboy_core._forks import wait_until_still
 from dowdyboy_core._nested import map_leaves
 from dowdyboy_core._sent_errors import Failure
 from dowdyboy_core._workers import Workers
@@ -231,7 +232,14 @@ class _Packed:
 _kept: list[Any] = []
 
 
-def _keep(native: Any) -> Any:
+_REST = 0.05
+"""Seconds that the threads of earlier iterations have to come to rest in."""
+
+
+def _start(loader: DataLoader) -> Any:
+    """Starts an iteration, and its workers where they don't persist."""
+    wait_until_still(_REST)  # who moves tensors right now has that lock
+    native: Any = iter(loader)
     _kept[:] = [item for item in _kept if item._thread.is_alive() and item is not native] + [native]
     return native
 
@@ -243,7 +251,7 @@ class _Unpacked:
         self._loader = loader
 
     def __iter__(self) -> Iterator[Any]:
-        return _UnpackedBatches(_keep(iter(self._loader)))
+        return _UnpackedBatches(_start(self._loader))
 
 
 class _UnpackedBatches:
