@@ -30,7 +30,7 @@ def scaling(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
 def benchmark(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONIOENCODING": "utf-8"} | variables
     command = [sys.executable, str(BENCHMARKS / script), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=100)
+    return subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=400)
 
 
 def tables(output: str) -> list[list[dict[str, str]]]:
