@@ -195,8 +195,7 @@ def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
 
 def by_hand(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
     """The training that ``world_size`` processes should do, in one process and without a trainer."""
-    from dowdyboy_core._order import FixedSizeBatches, ShuffledOrder
-    from dowdyboy_core._share import Share, deal
+    from dowdyboy_core.backend import FixedSizeBatches, Share, ShuffledOrder, deal
     from dowdyboy_core.rand import derive_seed
 
     world_size, window, clip = settings["world_size"], settings["accumulate_steps"], settings["clip_grad_norm"]

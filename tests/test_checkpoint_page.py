@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from dowdyboy_core._files import FORMAT, FORMAT_VERSION
+from dowdyboy_conformance._inside import inside
 
 if TYPE_CHECKING:
     from tests.checkpoint_runs import Run
@@ -25,6 +25,7 @@ pytest.importorskip("paddle")
 jsonschema = pytest.importorskip("jsonschema")
 
 ROOT = Path(__file__).parents[1]
+FORMAT, FORMAT_VERSION = inside("_disk.files").FORMAT, inside("_disk.files").FORMAT_VERSION
 PAGE = (ROOT / "docs/checkpoints.md").read_text(encoding="utf-8")
 SCHEMA = json.loads((ROOT / "docs/checkpoint.schema.json").read_text(encoding="utf-8"))
 

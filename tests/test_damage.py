@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from dowdyboy_conformance._checkpoints import saved
-from dowdyboy_conformance._harness import Harness
-from dowdyboy_core._files import FolderReader, is_whole
+from dowdyboy_conformance._inside import inside
+from dowdyboy_conformance.harnesses.harness import Harness
+
+FolderReader, is_whole = inside("_disk.files").FolderReader, inside("_disk.files").is_whole
 
 
 @pytest.fixture(params=["torch", "paddle"])

@@ -17,13 +17,15 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_conformance._harness import Harness
+from dowdyboy_conformance._inside import inside
 from dowdyboy_conformance._problem import Run
 from dowdyboy_conformance._resuming import assert_equal, go, outcome, start
-from dowdyboy_core import CheckpointError, ConfigError, _checkpoint, _curves, _files, _lines
-from dowdyboy_core._checkpoint import CheckpointFolder
-from dowdyboy_core._files import is_whole
-from dowdyboy_core._persistence import Persistence
+from dowdyboy_conformance.harnesses.harness import Harness
+from dowdyboy_core import CheckpointError, ConfigError
+
+_checkpoints, _curves = inside("_run.checkpoints"), inside("_run.curves")
+_files, _lines = inside("_disk.files"), inside("_disk.lines")
+_saver = inside("_run.saver")
 
 Hook = Callable[[], Any]
 
@@ -136,7 +138,7 @@ def warnings_of(out_dir: Path) -> list[str]:
 def saved(out_dir: Path) -> list[str]:
     """The checkpoints that are there, all of which must be whole."""
     found = sorted(path.name for path in (out_dir / "checkpoint").iterdir() if path.is_dir())
-    assert all(is_whole(out_dir / "checkpoint" / name) for name in found), found
+    assert all(_files.is_whole(out_dir / "checkpoint" / name) for name in found), found
     return found
 
 
@@ -326,18 +328,18 @@ def test_a_stopped_run_tells_whether_it_is_saved(
     assert (out_dir / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
 
 
-def save_or_end(self: CheckpointFolder, kind: str, epoch: int, content: Any) -> bool:
+def save_or_end(self: Any, kind: str, epoch: int, content: Any) -> bool:
     _files.write_folder(self.path / f"{kind}_{epoch}", content)
     return True
 
 
-def save_in_silence(self: CheckpointFolder, kind: str, epoch: int, content: Any) -> bool:
+def save_in_silence(self: Any, kind: str, epoch: int, content: Any) -> bool:
     with suppress(OSError):
         return save_or_end(self, kind, epoch, content)
     return False
 
 
-def save_until_it_fails(self: CheckpointFolder, kind: str, epoch: int, content: Any) -> bool:
+def save_until_it_fails(self: Any, kind: str, epoch: int, content: Any) -> bool:
     failed = getattr(self, "failed", False) or not SAVE(self, kind, epoch, content)
     self.failed = failed  # type: ignore[attr-defined]
     return not failed
@@ -350,7 +352,7 @@ def remove_first(folder: Path, content: Any) -> None:
     _files.write_folder(folder, content)
 
 
-def forget_lines(self: _lines.LineFile) -> None:
+def forget_lines(self: Any) -> None:
     FLUSH(self)
     self._pending.clear()
 
@@ -361,21 +363,21 @@ def leave_half(file: Any, content: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def draw_or_end(self: _curves.Curves, points: Any) -> None:
+def draw_or_end(self: Any, points: Any) -> None:
     if self._tracker is not None and points:
         self._tracker.write(points)
 
 
-SAVE, FLUSH = CheckpointFolder.save, _lines.LineFile.flush
+SAVE, FLUSH = _checkpoints.CheckpointFolder.save, _lines.LineFile.flush
 
 BREAKS: dict[str, tuple[Callable[..., None], Any, str, Any]] = {
-    "an error ends the run": (check_one_that_comes_back, CheckpointFolder, "save", save_or_end),
-    "nothing is told": (check_one_that_comes_back, CheckpointFolder, "save", save_in_silence),
-    "nothing is tried again": (check_one_that_comes_back, CheckpointFolder, "save", save_until_it_fails),
-    "the old ones go first": (check_one_that_comes_back, _checkpoint, "write_folder", remove_first),
+    "an error ends the run": (check_one_that_comes_back, _checkpoints.CheckpointFolder, "save", save_or_end),
+    "nothing is told": (check_one_that_comes_back, _checkpoints.CheckpointFolder, "save", save_in_silence),
+    "nothing is tried again": (check_one_that_comes_back, _checkpoints.CheckpointFolder, "save", save_until_it_fails),
+    "the old ones go first": (check_one_that_comes_back, _checkpoints, "write_folder", remove_first),
     "half a checkpoint stays": (check_one_that_comes_back, _files, "clear", lambda path: None),
-    "the end is no error": (check_one_that_stays_away, Persistence, "_check_saved", lambda self: None),
-    "the error comes at once": (check_one_that_stays_away, CheckpointFolder, "save", save_or_end),
+    "the end is no error": (check_one_that_stays_away, _saver.Saver, "check", lambda self: None),
+    "the error comes at once": (check_one_that_stays_away, _checkpoints.CheckpointFolder, "save", save_or_end),
     "lines are forgotten": (check_logs, _lines.LineFile, "flush", forget_lines),
     "half a line stays": (check_logs, _lines, "append_whole", leave_half),
     "a viewer ends the run": (check_logs, _curves.Curves, "draw", draw_or_end),

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build
 from dowdyboy_conformance._resuming import Killed
+from dowdyboy_conformance.harnesses.harness import Harness
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

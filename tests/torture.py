@@ -23,23 +23,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dowdyboy_conformance._harness import Harness
+from dowdyboy_conformance._inside import inside
 from dowdyboy_conformance._resuming import assert_equal, go, outcome, start
+from dowdyboy_conformance.harnesses.harness import Harness
 
 WRITING = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree")
 """What Python tells of, right before it does it."""
 
 BREAKS: dict[str, Callable[[], None]] = {
     "": lambda: None,
-    "records": lambda: _break("dowdyboy_core._records", "Records", "load_state", lambda *_: None),
-    "half": lambda: _break("dowdyboy_core._files", None, "put_in_place", _write_in_place),
-    "unsynced order": lambda: _break("dowdyboy_core._checkpoint", None, "write_folder", _remove_first),
+    "records": lambda: _break("_run.records", "Records", "load_state", lambda *_: None),
+    "half": lambda: _break("_disk.files", None, "put_in_place", _write_in_place),
+    "unsynced order": lambda: _break("_run.checkpoints", None, "write_folder", _remove_first),
 }
 """Ways to spoil the library that the torture must notice."""
 
 
 def _break(module: str, owner: str | None, name: str, replacement: Any) -> None:
-    found: Any = importlib.import_module(module)
+    found: Any = inside(module)
     setattr(getattr(found, owner) if owner else found, name, replacement)
 
 
@@ -51,8 +52,7 @@ def _write_in_place(unfinished: Path, folder: Path) -> None:
 
 
 def _remove_first(folder: Path, content: Any) -> None:
-    from dowdyboy_core._files import write_folder
-
+    write_folder = inside("_disk.files").write_folder
     for other in folder.parent.glob("*"):
         shutil.rmtree(other)
     write_folder(folder, content)

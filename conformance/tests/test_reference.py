@@ -20,7 +20,7 @@ from dowdyboy_conformance.reference.framework import layers
 from dowdyboy_conformance.reference.framework.data import DataLoader
 from dowdyboy_conformance.reference.framework.optim import SGD, Adam
 from dowdyboy_conformance.reference.framework.tensor import Parameter, Tensor, is_recording, no_gradients
-from dowdyboy_core._state import Array
+from dowdyboy_core.backend import Array
 
 GENERATOR = np.random.Generator(np.random.PCG64(3))
 

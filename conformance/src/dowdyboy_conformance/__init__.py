@@ -1,5 +1,5 @@
 """Checks that a backend keeps the training contract of dowdyboy, clause by clause."""
 
-from ._harness import Harness, Optimizing
+from dowdyboy_conformance.harnesses.harness import Harness, Optimizing
 
 __all__ = ["Harness", "Optimizing"]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from dowdyboy_conformance.harnesses.harness import Harness
 from dowdyboy_core import CheckpointError
 
-from ._harness import Harness
 from ._problem import Run, build
 from ._resuming import read_index
 

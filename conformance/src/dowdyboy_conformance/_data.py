@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._harness import Harness
+from dowdyboy_conformance.harnesses.harness import Harness
+
 from ._problem import config, data, layers
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._harness import Layers
+from dowdyboy_conformance.harnesses.harness import Layers
 
 Array = NDArray[np.float64]
 Update = Callable[[Array, Array, dict[str, Array], int], Array]

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dowdyboy_conformance.harnesses.harness import Floats, Harness, Layers
 from dowdyboy_core import Trainer, TrainerConfig
-
-from ._harness import Floats, Harness, Layers
 
 FEATURES, HIDDEN, CLASSES = 4, 4, 3
 

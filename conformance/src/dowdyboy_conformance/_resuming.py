@@ -8,8 +8,9 @@ import signal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dowdyboy_conformance.harnesses.harness import Harness
+
 from ._data import Augmented
-from ._harness import Harness
 from ._problem import Run, build
 
 

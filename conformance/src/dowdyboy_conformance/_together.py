@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ._harness import Harness
+from dowdyboy_conformance.harnesses.harness import Harness
+
 from ._problem import config
 
 SCENARIOS = {
     name: f"dowdyboy_conformance.{module}:{name}"
     for module, names in {
-        "_scenarios_of_numbers": [
+        "scenarios.numbers": [
             "facts",
             "evaluation",
             "dealing",
@@ -25,7 +26,7 @@ SCENARIOS = {
             "overflow",
             "branches",
         ],
-        "_scenarios_of_runs": [
+        "scenarios.runs": [
             "schedules",
             "own_values",
             "files",
@@ -38,10 +39,10 @@ SCENARIOS = {
             "in_use",
             "stopping",
         ],
-        "_scenarios_of_hooks": ["interludes"],
-        "_scenarios_of_models": ["uses", "disguise", "thawing", "adversarial", "refusals", "drifting"],
-        "_scenarios_of_data": ["parts"],
-        "_scenario_of_frameworks": ["long_training"],
+        "scenarios.hooks": ["interludes"],
+        "scenarios.models": ["uses", "disguise", "thawing", "adversarial", "refusals", "drifting"],
+        "scenarios.data": ["parts"],
+        "scenarios.frameworks": ["long_training"],
     }.items()
     for name in names
 }

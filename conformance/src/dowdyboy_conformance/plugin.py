@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from dowdyboy_conformance.harnesses.harness import Harness
+
 from ._clauses import CLAUSES
 from ._golden import Golden
-from ._harness import Harness
 from ._report import WRITERS
 from ._reporting import TOGETHER, Reporting, Worker
 from ._together import SCENARIOS, Together
@@ -128,6 +129,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("harness", list(found.values()) or [None], ids=list(found) or ["none"], scope="session")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuses checks without a backend or with a clause that the contract doesn't have."""
     checks = [item for item in items if _is_check(getattr(item, "module", None))]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dowdyboy_core import ConfigError, SetupError, TrainerConfig
-from dowdyboy_core._assembly import Assembly, check_hook
-from dowdyboy_core._rng import RandomStreams
+from dowdyboy_core._run.assembly import Assembly, check_hook
+from dowdyboy_core.backend.random_streams import RandomStreams
 
 
 class Thing:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._checkpoint import CheckpointFolder, Snapshot, numbered, read_snapshot
-from dowdyboy_core._files import Content, read_index, write_folder
-from dowdyboy_core._folders import UNFINISHED
+from dowdyboy_core._disk.files import Content, read_index, write_folder
+from dowdyboy_core._disk.folders import UNFINISHED
+from dowdyboy_core._run.checkpoints import CheckpointFolder, Snapshot, numbered, read_snapshot
 
 MISSING = object()
 
@@ -158,7 +158,7 @@ def test_what_can_not_be_tidied_is_reported(
     def failing(*arguments: Any) -> None:
         raise OSError("the disk has gone")
 
-    monkeypatch.setattr("dowdyboy_core._checkpoint.tidy", failing)
+    monkeypatch.setattr("dowdyboy_core._run.checkpoints.tidy", failing)
     folder.tidy()
     assert said == [
         f"{str(folder.path)!r} can't be tidied: the disk has gone. What a killed run left there stays for now."

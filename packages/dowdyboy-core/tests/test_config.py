@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from dowdyboy_core import ConfigError, DowdyboyError, TrainerConfig
-from dowdyboy_core._config import DeviceRequest, check_process_count
+from dowdyboy_core.backend.devices import DeviceRequest
+from dowdyboy_core.backend.together import check_process_count
 
 FLAGS = (
     "cpu", "enable_save_checkpoint", "save_best", "save_last", "auto_optimize", "auto_schedule", "auto_free",

@@ -28,9 +28,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from dowdyboy_core import CheckpointError, _checkpoint, _files, _folders, _metrics, _persistence, _rng, _saving
-from dowdyboy_core._checkpoint import CheckpointFolder
-from dowdyboy_core._files import FolderReader
+from dowdyboy_core import CheckpointError
+from dowdyboy_core._disk import files as _files
+from dowdyboy_core._disk import folders as _folders
+from dowdyboy_core._disk.files import FolderReader
+from dowdyboy_core._run import checkpoints as _checkpoint
+from dowdyboy_core._run import metrics as _metrics
+from dowdyboy_core._run import position as _position
+from dowdyboy_core._run import saver as _saver
+from dowdyboy_core._run.checkpoints import CheckpointFolder
+from dowdyboy_core.backend import random_streams as _rng
 
 NAN, INF = float("nan"), float("inf")
 MEMORY = (
@@ -411,7 +418,7 @@ def by_their_beginnings(self: CheckpointFolder, kind: str) -> set[Path]:
 
 def or_equal(self: Any, value: float) -> bool:
     best = self._position.best
-    return best is None or (value <= best if self.config.save_best_type == "min" else value >= best)
+    return best is None or (value <= best if self._config.save_best_type == "min" else value >= best)
 
 
 @contextmanager
@@ -427,13 +434,15 @@ def the_oldest(self: CheckpointFolder) -> Any:
     return None
 
 
-def without_its_best(snapshot: Any) -> Any:
-    return replace(_saving.position_of(snapshot), best=None, best_epoch=None)
+def without_its_best(self: Any, index: Any) -> None:
+    LOAD_STATE(self, {**index, "best": None, "best_epoch": None})
 
 
 def nothing(*arguments: Any, **named: Any) -> None:
     return None
 
+
+LOAD_STATE = _position.Position.load_state
 
 BREAKS: dict[str, tuple[Any, str, Any]] = {
     "a checkpoint is written in its place": (_files, "put_in_place", write_in_place),
@@ -443,13 +452,13 @@ BREAKS: dict[str, tuple[Any, str, Any]] = {
     "leftovers stay": (_checkpoint, "tidy", nothing),
     "what the user hides is cleared": (_checkpoint, "tidy", tidy_all_names),
     "names are told by their beginnings": (CheckpointFolder, "_folders", by_their_beginnings),
-    "the last of equals is the best": (_persistence.Persistence, "_improves", or_equal),
-    "anything may be the best": (_persistence.Persistence, "_is_best", lambda self, value: self._improves(value)),
-    "the best is forgotten": (_persistence, "position_of", without_its_best),
+    "the last of equals is the best": (_saver.Saver, "_improves", or_equal),
+    "anything may be the best": (_saver.Saver, "_is_best", lambda self, value: self._improves(value)),
+    "the best is forgotten": (_position.Position, "load_state", without_its_best),
     "damage is not seen": (FolderReader, "_opened", unread),
     "the oldest is the newest": (CheckpointFolder, "newest", the_oldest),
     "runs have one number": (CheckpointFolder, "holds_later", lambda self, index: False),
-    "what is lost stays lost": (_persistence.Persistence, "_make_up_for_lost", nothing),
+    "what is lost stays lost": (_saver.Saver, "_make_up_for_lost", nothing),
     "random streams are forgotten": (_rng.RandomStreams, "restore", nothing),
     "curves are doubled": (_metrics.MetricLog, "cut_back", nothing),
 }

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dowdyboy_core._data import EpochLoader, MapParts, StreamParts, open_loader
-from dowdyboy_core._order import FixedSizeBatches, SequentialOrder, ShuffledOrder, SingleIndices
-from dowdyboy_core._rng import RandomStreams
-from dowdyboy_core._share import Share, deal, share_of
-from dowdyboy_core._workers import Workers
+from dowdyboy_core.backend.loaders import EpochLoader, MapParts, StreamParts, open_loader
+from dowdyboy_core.backend.orders import FixedSizeBatches, SequentialOrder, ShuffledOrder, SingleIndices
+from dowdyboy_core.backend.random_streams import RandomStreams
+from dowdyboy_core.backend.shares import Share, deal, share_of
+from dowdyboy_core.backend.workers import Workers
 from dowdyboy_core.rand import derive_seed
 
 

@@ -25,8 +25,9 @@ from typing import Any
 import pytest
 
 import dowdyboy_core
-from dowdyboy_core import _cifar10, _split
 from dowdyboy_core._errors import ConfigError, SetupError
+from dowdyboy_core._utilities import cifar10 as _cifar10
+from dowdyboy_core._utilities import split as _split
 from dowdyboy_core.dataset_util import generate_cifar10_image_folder, split_val_dataset_image_folder
 
 SOURCE = str(Path(dowdyboy_core.__file__).parents[1])
@@ -509,7 +510,7 @@ def test_a_plan_that_is_not_ours_is_refused(
 _SPLITTER = """
 import errno, os, signal, sys, traceback
 from pathlib import Path
-from dowdyboy_core import _split
+from dowdyboy_core._utilities import split as _split
 from dowdyboy_core.dataset_util import split_val_dataset_image_folder
 
 os.fsync = lambda handle: None  # slow, and no help against a kill
@@ -770,7 +771,7 @@ def test_killed_while_writing_images(last: int, data: Path, packed: bytes, tmp_p
     code = """
 import os, signal, sys
 from pathlib import Path
-from dowdyboy_core import _cifar10
+from dowdyboy_core._utilities import cifar10 as _cifar10
 data, out, md5, records, last = sys.argv[1:]
 seen = 0
 def count(event, args):

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from dowdyboy_core import SetupError
-from dowdyboy_core._agreement import check_parts, check_same, in_rounds
-from dowdyboy_core._dealt import Dealing, find_dealing, tell_epoch
-from dowdyboy_core._digest import digest_of
-from dowdyboy_core._own import OwnReading, note_reader, reads_for_itself
+from dowdyboy_core._run.agreement import check_parts, check_same, in_rounds
+from dowdyboy_core._run.digests import digest_of
+from dowdyboy_core.backend.dealt import Dealing, find_dealing, tell_epoch
+from dowdyboy_core.backend.own_loaders import OwnReading, note_reader, reads_for_itself
 
 
 class Thing:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dowdyboy_core import SetupError
-from dowdyboy_core._errors import unused_parameters
-from dowdyboy_core._version import require
+from dowdyboy_core.backend.replicas import unused_parameters
+from dowdyboy_core.backend.versions import require_version
 
 
 def test_parameters_without_a_gradient_are_named_with_what_to_do() -> None:
@@ -21,13 +21,13 @@ def test_parameters_without_a_gradient_are_named_with_what_to_do() -> None:
 
 @pytest.mark.parametrize("version", ["2.9", "2.9.0rc1+cpu", "2.10.1", "3.0.0a0", "10.0", "0.0.0", "develop", ""])
 def test_a_framework_that_is_new_enough_or_of_no_version_is_taken(version: str) -> None:
-    require("Some", "some", version, (2, 9))
+    require_version("Some", "some", version, (2, 9))
 
 
 @pytest.mark.parametrize("version", ["2.8.1", "1.10", "0.1.0", "2.0.0.dev3"])
 def test_a_framework_that_is_too_old_is_refused(version: str) -> None:
     with pytest.raises(ImportError) as caught:
-        require("Some", "some-cpu", version, (2, 9))
+        require_version("Some", "some-cpu", version, (2, 9))
     assert str(caught.value) == (
         f"Some {version} is installed, and this needs 2.9 or later. Run pip install --upgrade 'some-cpu>=2.9'."
     )

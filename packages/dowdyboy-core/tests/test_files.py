@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dowdyboy_core import CheckpointError, _files
-from dowdyboy_core._files import INDEX, FolderReader, is_whole, prepare, read_index, write_folder
-from dowdyboy_core._folders import tidy
-from dowdyboy_core._state import Array
+from dowdyboy_core import CheckpointError
+from dowdyboy_core._disk import files as _files
+from dowdyboy_core._disk.files import INDEX, FolderReader, is_whole, prepare, read_index, write_folder
+from dowdyboy_core._disk.folders import tidy
+from dowdyboy_core.backend.trees import Array
 
 
 def array(values: Any) -> Array:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_core import _flops
-from dowdyboy_core._flops import FlopCount, Tally, Uncounted
+from dowdyboy_core._utilities import flops as _flops
+from dowdyboy_core._utilities.flops import FlopCount, Tally, Uncounted
 
 
 class Tensor:

@@ -8,10 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from dowdyboy_core import CheckpointError, _folders
-from dowdyboy_core._checkpoint import CheckpointFolder, read_snapshot
-from dowdyboy_core._files import is_whole, prepare, write_folder
-from dowdyboy_core._folders import REPLACED, UNFINISHED, make_folder, remove_folder, sync_folder, tidy, where_it_lies
+from dowdyboy_core import CheckpointError
+from dowdyboy_core._disk import folders as _folders
+from dowdyboy_core._disk.files import is_whole, prepare, write_folder
+from dowdyboy_core._disk.folders import (
+    REPLACED,
+    UNFINISHED,
+    make_folder,
+    remove_folder,
+    sync_folder,
+    tidy,
+    where_it_lies,
+)
+from dowdyboy_core._run.checkpoints import CheckpointFolder, read_snapshot
 
 
 def write(folder: Path, number: int) -> None:
@@ -185,7 +194,7 @@ def test_an_old_one_that_can_not_be_removed_is_told_and_the_new_one_is_saved(
     content = prepare({}, {}, {})
     assert folder.save("last_epoch", 1, content)
     with monkeypatch.context() as patch:
-        patch.setattr("dowdyboy_core._checkpoint.remove_folder", lambda path: os.rmdir(path))  # noqa: PTH106
+        patch.setattr("dowdyboy_core._run.checkpoints.remove_folder", lambda path: os.rmdir(path))  # noqa: PTH106
         assert folder.save("last_epoch", 2, content)
     [text] = said
     assert "last_epoch_1' can't be removed: " in text and "not empty" in text

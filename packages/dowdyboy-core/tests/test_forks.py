@@ -8,7 +8,7 @@ import os
 import threading
 import time
 
-from dowdyboy_core._forks import forks_apart, releasing, wait_until_still
+from dowdyboy_core.backend.forks import forks_apart, releasing, wait_until_still
 
 
 def forked() -> int:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from dowdyboy_core import SetupError, Trainer, TrainerConfig
-from dowdyboy_core._data import StreamParts, open_loader
-from dowdyboy_core._interlude import Interlude
-from dowdyboy_core._rng import RandomStreams
-from dowdyboy_core._share import Share
+from dowdyboy_core._run.interlude import Interlude
+from dowdyboy_core.backend.loaders import StreamParts, open_loader
+from dowdyboy_core.backend.random_streams import RandomStreams
+from dowdyboy_core.backend.shares import Share
 
 
 def make(crashing: Any, out_dir: Path, **settings: Any) -> tuple[Trainer, Any]:

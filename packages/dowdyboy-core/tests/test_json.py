@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dowdyboy_core._json import dump_json, parse_json
+from dowdyboy_core._disk.json import dump_json, parse_json
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])

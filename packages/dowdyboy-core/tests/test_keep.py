@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_core import CheckpointError, ConfigError, _keep
-from dowdyboy_core._files import FolderReader, read_index
-from dowdyboy_core._folders import REPLACED, UNFINISHED
-from dowdyboy_core._state import Array
+from dowdyboy_core import CheckpointError, ConfigError
+from dowdyboy_core._disk.files import FolderReader, read_index
+from dowdyboy_core._disk.folders import REPLACED, UNFINISHED
+from dowdyboy_core._utilities import keep as _keep
 from dowdyboy_core._version import __version__
+from dowdyboy_core.backend.trees import Array
 
 
 class Parameter:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dowdyboy_core import log as log_module
-from dowdyboy_core._lines import LineFile
+from dowdyboy_core._disk.lines import LineFile
 
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, on which nothing fits")
 
@@ -121,7 +121,7 @@ def test_the_log_goes_on_where_the_file_can_not_be_written(tmp_path: Path, capfd
 
 CODE = """
 import sys
-from dowdyboy_core._progress import show_progress
+from dowdyboy_core._run.progress import show_progress
 from dowdyboy_core.log import log
 if sys.argv[1] == "with tqdm":
     import tqdm

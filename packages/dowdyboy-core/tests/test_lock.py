@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_core import _lock
-from dowdyboy_core._lock import LOCK, RunLock
+from dowdyboy_core._disk import lock as _lock
+from dowdyboy_core._disk.lock import LOCK, RunLock
 
 pytest.importorskip("fcntl")  # without which there is no lock to test
 
 OTHER = """
 import os, sys
 from pathlib import Path
-from dowdyboy_core._lock import RunLock
+from dowdyboy_core._disk.lock import RunLock
 assert RunLock(Path(sys.argv[1]), print).take() == ""
 if sys.argv[2] == "with a child" and os.fork() == 0:
     os.read(int(sys.argv[3]), 1)  # a worker that outlives it, and has its descriptors
@@ -134,8 +134,8 @@ def test_a_file_that_its_owner_removes_is_no_lock(tmp_path: Path, monkeypatch: p
     assert lock.take() == ""
     monkeypatch.undo()
     monkeypatch.setattr(_lock, "PATIENCE", 0.0)
-    code = "import sys; from pathlib import Path; from dowdyboy_core import _lock; _lock.PATIENCE = 0.0\n"
-    code += "print(_lock.RunLock(Path(sys.argv[1]), print).take())"
+    code = "import sys; from pathlib import Path; from dowdyboy_core._disk import lock; lock.PATIENCE = 0.0\n"
+    code += "print(lock.RunLock(Path(sys.argv[1]), print).take())"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert "is in use" in done.stdout
     lock.release()

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dowdyboy_core import Point, _metrics
-from dowdyboy_core._metrics import FLUSH_INTERVAL, MetricLog, as_number
-from dowdyboy_core._tracker import Drawn
+from dowdyboy_core import Point
+from dowdyboy_core._run import metrics as _metrics
+from dowdyboy_core._run.metrics import FLUSH_INTERVAL, MetricLog
+from dowdyboy_core._run.values import as_number
+from dowdyboy_core.backend.points import Drawn
 
 
 class Viewer:
@@ -284,7 +286,7 @@ def test_points_are_written_together_and_within_about_a_second(metrics: MetricLo
 
 KILLED = """
 import os, pathlib, signal, sys, time
-from dowdyboy_core._metrics import MetricLog
+from dowdyboy_core._run.metrics import MetricLog
 log = MetricLog(pathlib.Path(sys.argv[1]), pathlib.Path("nowhere"), lambda: None, print)
 began = time.monotonic()
 while (passed := time.monotonic() - began) < 3.0:

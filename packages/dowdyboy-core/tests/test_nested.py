@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dowdyboy_core._nested import map_leaves
+from dowdyboy_core.backend.nested import map_leaves
 
 
 class Pair(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dowdyboy_core import SetupError
-from dowdyboy_core._optim import LossScaler, Stepper, windows
+from dowdyboy_core._run.stepping import LossScaler, Stepper, windows
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ class Gradients:
 
 def stepper(window: int = 1, clip: float | None = None, scaled: bool = False) -> tuple[Stepper, Gradients]:
     backend = Gradients()
-    made = Stepper(backend, window, clip)  # type: ignore[arg-type]
+    made = Stepper(backend, window, clip, LossScaler(enabled=False))  # type: ignore[arg-type]
     made.scaler = LossScaler(scaled)
     return made, backend
 
@@ -85,7 +85,7 @@ def test_a_window_is_the_mean_of_its_batches_also_if_it_is_short() -> None:
 
 
 def test_a_stepper_scales_only_if_it_is_told_to() -> None:
-    made = Stepper(Gradients(), 1, None)  # type: ignore[arg-type]
+    made = Stepper(Gradients(), 1, None, LossScaler(enabled=False))  # type: ignore[arg-type]
     assert made.scaler.state() == {"scale": 1.0, "clean_steps": 0}
 
 

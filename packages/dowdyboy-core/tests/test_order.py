@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dowdyboy_core._order import (
+from dowdyboy_core.backend.orders import (
     FixedSizeBatches,
     SampledBatches,
     SamplerOrder,
@@ -21,7 +21,7 @@ from dowdyboy_core._order import (
     SingleIndices,
     WeightedOrder,
 )
-from dowdyboy_core._rng import RandomStreams
+from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.rand import derive_seed
 
 

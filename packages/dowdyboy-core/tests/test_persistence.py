@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._checkpoint import read_snapshot
-from dowdyboy_core._files import read_index, write_folder
-from dowdyboy_core._stopping import Stopped
+from dowdyboy_core._disk.files import read_index, write_folder
+from dowdyboy_core._run.checkpoints import read_snapshot
+from dowdyboy_core.backend.signals import Stopped
 from dowdyboy_core.rand import derive_seed, set_seed
 
 POINT = '{"step": 0, "epoch": 1, "values": {"old": 1.0}}\n'
@@ -288,7 +288,7 @@ def test_a_lost_checkpoint_that_can_not_be_made_up_for_is_an_error_at_the_end(
             raise OSError(28, "No space left on device")
         write_folder(folder, content)
 
-    monkeypatch.setattr("dowdyboy_core._checkpoint.write_folder", full)
+    monkeypatch.setattr("dowdyboy_core._run.checkpoints.write_folder", full)
     with pytest.raises(CheckpointError, match=r"the last save of best_epoch_1 in '.*' failed"):
         fit(crashing, tmp_path, [0.5, 0.7], save_best=True, resume="auto")
     assert runs(checkpoints).keys() == {"epoch_1", "epoch_2", "last_epoch_2"}

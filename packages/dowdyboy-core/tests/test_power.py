@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_core import _checkpoint, _files, _folders
-from dowdyboy_core._checkpoint import CheckpointFolder, Snapshot
-from dowdyboy_core._files import Content
+from dowdyboy_core._disk import files as _files
+from dowdyboy_core._disk import folders as _folders
+from dowdyboy_core._disk.files import Content
+from dowdyboy_core._run import checkpoints as _checkpoint
+from dowdyboy_core._run.checkpoints import CheckpointFolder, Snapshot
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc to tell what is synced")
 

@@ -18,8 +18,8 @@ from typing import Any, TextIO
 import pytest
 import tqdm.auto  # noqa: F401  # it chooses its kind of bar when it is imported
 
-from dowdyboy_core import _progress
-from dowdyboy_core._progress import show_progress
+from dowdyboy_core._run import progress as _progress
+from dowdyboy_core._run.progress import show_progress
 
 
 class Clock:
@@ -237,7 +237,7 @@ def test_a_notebook_gets_a_bar(
 IN_A_TERMINAL = """
 import sys
 from dowdyboy_core.log import print_line
-from dowdyboy_core._progress import show_progress
+from dowdyboy_core._run.progress import show_progress
 calls = 0
 def describe():
     global calls

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dowdyboy_core import SetupError
-from dowdyboy_core._replica import Exchange, Exchanges, Replica, exchange_of, replicate, unsynchronised, unwrap
+from dowdyboy_core.backend.replicas import Exchange, Exchanges, Replica, exchange_of, replicate, unsynchronised, unwrap
 
 
 class Weight:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dowdyboy_core._rng import RandomStreams
+from dowdyboy_core.backend.random_streams import RandomStreams
 
 
 class OneStream:

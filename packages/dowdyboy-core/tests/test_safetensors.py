@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import load, save
 
-from dowdyboy_core._safetensors import read, writer
-from dowdyboy_core._state import Array
+from dowdyboy_core._disk.safetensors import read, writer
+from dowdyboy_core.backend.trees import Array
 
 TYPES = {
     "F64": "f8", "F32": "f4", "F16": "f2", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1",

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from dowdyboy_core import CheckpointError, SetupError
-from dowdyboy_core._checkpoint import Snapshot, read_snapshot
-from dowdyboy_core._files import write_folder
-from dowdyboy_core._stopping import Stopped
+from dowdyboy_core._disk.files import write_folder
+from dowdyboy_core._run.checkpoints import Snapshot, read_snapshot
+from dowdyboy_core.backend.signals import Stopped
 
 
 @pytest.fixture(autouse=True)

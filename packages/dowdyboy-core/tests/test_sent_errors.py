@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_core._sent_errors import Failure, WorkerTraceback
+from dowdyboy_core.backend.sent_errors import Failure, WorkerTraceback
 
 
 class Positioned(Exception):
@@ -87,6 +87,6 @@ def test_an_error_of_the_system_keeps_its_number_and_file() -> None:
 
 def test_a_class_that_is_not_there_gives_way_to_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
     failure = Failure(local()("name"), "worker 3")
-    monkeypatch.setattr("dowdyboy_core._sent_errors._below", lambda kind: iter(()))
+    monkeypatch.setattr("dowdyboy_core.backend.sent_errors._below", lambda kind: iter(()))
     found = failure.error()
     assert type(found) is KeyError and found.args == ("name",)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from dowdyboy_core import ConfigError
-from dowdyboy_core._signals import SIGNALS, Watch, handled, stopping_signals
+from dowdyboy_core.backend.signals import SIGNALS, SignalWatch, handled, stopping_signals
 
 TERM, INT, HUP, USR1, USR2 = SIGNALS
 
@@ -95,7 +95,7 @@ def test_the_users_own_wakeup_descriptor_hears_of_signals_too_and_is_put_back() 
         theirs.settimeout(10)
         before = take_wakeup(mine.fileno())
         try:
-            watch = Watch([USR1], told.append)
+            watch = SignalWatch([USR1], told.append)
             os.kill(os.getpid(), USR2)
             assert theirs.recv(1) == bytes([USR2])
             os.kill(os.getpid(), USR1)
@@ -112,7 +112,7 @@ def test_a_wakeup_descriptor_that_the_user_sets_meanwhile_stays() -> None:
         mine.setblocking(False)
         before = take_wakeup(-1)
         try:
-            watch = Watch([USR1], ignore)  # type: ignore[arg-type]
+            watch = SignalWatch([USR1], ignore)  # type: ignore[arg-type]
             take_wakeup(mine.fileno())
             watch.close()
         finally:
@@ -122,7 +122,7 @@ def test_a_wakeup_descriptor_that_the_user_sets_meanwhile_stays() -> None:
 def test_a_signal_to_a_forked_process_is_not_taken_for_its_parents() -> None:
     told: list[int] = []
     with handled([USR1], ignore):
-        watch = Watch([USR1], told.append)
+        watch = SignalWatch([USR1], told.append)
         child = multiprocessing.get_context("fork").Process(target=signal.raise_signal, args=(USR1,))
         child.start()
         child.join()
@@ -134,7 +134,7 @@ def test_a_signal_to_a_forked_process_is_not_taken_for_its_parents() -> None:
 def test_no_thread_and_no_descriptor_stays() -> None:
     threads, descriptors = threading.active_count(), len([*Path("/proc/self/fd").iterdir()])
     for _ in range(3):
-        Watch([USR1], ignore).close()  # type: ignore[arg-type]
+        SignalWatch([USR1], ignore).close()  # type: ignore[arg-type]
     assert (threading.active_count(), len([*Path("/proc/self/fd").iterdir()])) == (threads, descriptors)
 
 
@@ -142,7 +142,7 @@ def test_no_thread_and_no_descriptor_stays() -> None:
 # would show that it was ended by something else.
 HANGS = """
 import ctypes, os, signal, sys, threading, time
-from dowdyboy_core._stopping import Stopping
+from dowdyboy_core._run.stopping import Stopping
 
 mutex = ctypes.create_string_buffer(64)
 ctypes.CDLL(None).pthread_mutex_lock(mutex)

@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_core import SetupError, _failures, _spawning, _together
-from dowdyboy_core._spawning import Failure, Work, run_spawned, wait_for_spawned
-from dowdyboy_core._stopping import Stopped
+from dowdyboy_core import SetupError
+from dowdyboy_core.backend import failures as _failures
+from dowdyboy_core.backend import spawning as _spawning
+from dowdyboy_core.backend import together as _together
+from dowdyboy_core.backend.signals import Stopped
+from dowdyboy_core.backend.spawning import ProcessFailure, Work, run_spawned, wait_for_spawned
 
 CONTEXT = multiprocessing.get_context("spawn")
 
@@ -86,7 +89,7 @@ def test_the_first_to_fail_is_told_and_ends_those_that_would_not_with_their_chil
         wait_for(started)
     [failure] = caught.value.args
     text = f"Process {rank} ended with exit status 3 before it came to its function; what it wrote to stderr says why."
-    assert failure == Failure(rank, started.processes[rank].pid or 0, 3, False, text)
+    assert failure == ProcessFailure(rank, started.processes[rank].pid or 0, 3, False, text)
     assert started.processes[1 - rank].exitcode == -signal.SIGKILL
     child = int((tmp_path / "child").read_text())
     latest = time.monotonic() + 10
@@ -210,12 +213,12 @@ class Job:
         lines = {"time": self.now - ago, "text": f"Traceback of {text}\n", "brief": text, "leaves": leaves}
         path.write_text(json.dumps(lines))
 
-    def fails(self) -> Failure:
+    def fails(self) -> ProcessFailure:
         """What the job ends with."""
         with pytest.raises(Failed) as caught:
             wait_for(self.start)
         [failure] = caught.value.args
-        assert isinstance(failure, Failure)
+        assert isinstance(failure, ProcessFailure)
         return failure
 
 

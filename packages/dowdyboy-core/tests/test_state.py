@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._state import (
+from dowdyboy_core.backend.trees import (
     MAX_DEPTH,
     Array,
     check_entries,

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_core import _signals
-from dowdyboy_core._stopping import PERIOD, Stopping
+from dowdyboy_core._run.stopping import PERIOD, Stopping
+from dowdyboy_core.backend import signals as _signals
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 

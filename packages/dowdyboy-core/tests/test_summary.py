@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dowdyboy_core import ConfigError, _summary
+from dowdyboy_core import ConfigError
+from dowdyboy_core._utilities import summaries as _summary
 
 
 class Tensor:

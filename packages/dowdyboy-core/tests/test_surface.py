@@ -183,7 +183,7 @@ def state_of(crashing: Any, tmp_path: Path, state: dict[str, Any], loss: Any) ->
     trainer.set_val_dataloader([0, 1])
 
     def val_step(trainer: Any, bat: int, bat_idx: int, global_step: int) -> Any:
-        said.append(trainer._describe_state())
+        said.append(trainer._display.describe())
         trainer.set_bar_state(state)
         return loss
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_core import SetupError, _together
-from dowdyboy_core._stopping import Stopped
-from dowdyboy_core._together import apart_on_error, end_together, in_step, meet
+from dowdyboy_core import SetupError
+from dowdyboy_core.backend import together as _together
+from dowdyboy_core.backend.signals import Stopped
+from dowdyboy_core.backend.together import apart_on_error, end_together, in_step, meet
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_core import SetupError, Trainer, TrainerConfig, _together
+from dowdyboy_core import SetupError, Trainer, TrainerConfig
+from dowdyboy_core.backend import together as _together
 
 TRAIN, VAL, TEST = [0.0, 1.0, 2.0, 3.0], [10.0, 11.0, 12.0, 13.0], [20.0, 21.0, 22.0]
 

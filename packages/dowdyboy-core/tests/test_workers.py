@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_core import _stopping
-from dowdyboy_core._stopping import Stopping, WorkerInit
+from dowdyboy_core.backend import worker_signals as _worker_signals
+from dowdyboy_core.backend.signals import handled
+from dowdyboy_core.backend.worker_signals import WorkerInit
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -137,19 +138,19 @@ class Around:
 def test_a_worker_looks_every_second_whether_it_is_still_needed(
     monkeypatch: pytest.MonkeyPatch, tells_sender: bool, last: Callable[[Around], None]
 ) -> None:
-    monkeypatch.setattr(_stopping, "_TELLS_SENDER", tells_sender)
+    monkeypatch.setattr(_worker_signals, "_TELLS_SENDER", tells_sender)
     around = Around(monkeypatch, None, None, last)
     with pytest.raises(Ended) as caught:
-        _stopping._serve(EMPLOYER)
+        _worker_signals._serve(EMPLOYER)
     assert caught.value.args == (1,)
     assert around.waited == [1.0, 1.0, 1.0]
 
 
 def test_a_worker_heeds_sigterm_of_its_employer_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_stopping, "_TELLS_SENDER", True)
+    monkeypatch.setattr(_worker_signals, "_TELLS_SENDER", True)
     around = Around(monkeypatch, STRANGER, None, ABOVE, EMPLOYER)
     with pytest.raises(Ended) as caught:
-        _stopping._serve(EMPLOYER)
+        _worker_signals._serve(EMPLOYER)
     assert caught.value.args == (0,)
     assert around.moments == []
 
@@ -159,7 +160,7 @@ def test_an_employer_of_another_user_is_there(monkeypatch: pytest.MonkeyPatch) -
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", refuse)
-    assert _stopping._exists(EMPLOYER) is True
+    assert _worker_signals._exists(EMPLOYER) is True
 
 
 @pytest.fixture
@@ -184,17 +185,18 @@ def test_a_worker_is_deaf_to_signals_and_watches_its_employer_beside_its_work(
 ) -> None:
     watching: queue.Queue[tuple[int, bool]] = queue.Queue()
     begun: list[int] = []
-    monkeypatch.setattr(_stopping, "_TELLS_SENDER", tells_sender)
+    monkeypatch.setattr(_worker_signals, "_TELLS_SENDER", tells_sender)
     monkeypatch.setenv("DOWDYBOY_STOP_SIGNALS", "USR1")
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    signal.signal(signal.SIGUSR1, Stopping(list, 0, 1)._note)  # as in a worker that was forked
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
     monkeypatch.setattr(os, "getppid", lambda: ABOVE)
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: parent)
-    monkeypatch.setattr(_stopping, "_serve", lambda pid: watching.put((pid, threading.current_thread().daemon)))
-    WorkerInit(begun.append)(7)
-    WorkerInit(None)(8)
-    assert begun == [7]
-    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        assert signal.getsignal(signum) == signal.SIG_IGN
+    monkeypatch.setattr(_worker_signals, "_serve", lambda pid: watching.put((pid, threading.current_thread().daemon)))
+    with handled([signal.SIGUSR1], lambda *given: None):  # as in a worker that was forked from a run
+        WorkerInit(begun.append)(7)
+        WorkerInit(None)(8)
+        assert begun == [7]
+        for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            assert signal.getsignal(signum) == signal.SIG_IGN
     assert (signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])) == tells_sender
     assert [watching.get(timeout=10) for _ in range(2)] == [(employer, True)] * 2

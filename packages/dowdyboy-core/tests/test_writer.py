@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from dowdyboy_core import _forks
-from dowdyboy_core._writer import Writer
+from dowdyboy_core._disk.writer import Writer
+from dowdyboy_core.backend import forks as _forks
 
 
 def test_a_job_waits_for_the_one_before() -> None:

@@ -30,11 +30,16 @@ from paddle.io import (
 )
 
 from dowdyboy_core import SetupError
-from dowdyboy_core._data import MapParts, StreamParts, open_loader
-from dowdyboy_core._nested import map_leaves
-from dowdyboy_core._reading import BatchKey, ReadBatch
-from dowdyboy_core._rng import RandomStreams
-from dowdyboy_core._share import Share
+from dowdyboy_core.backend import (
+    BatchKey,
+    MapParts,
+    RandomStreams,
+    ReadBatch,
+    Share,
+    StreamParts,
+    map_leaves,
+    open_loader,
+)
 from dowdyboy_paddle._backend import PaddleBackend
 
 BACKEND = PaddleBackend()
@@ -564,7 +569,7 @@ def test_what_changes_between_epochs_is_seen() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not paddle.is_compiled_with_cuda(), reason="needs a GPU")
 def test_batches_move_to_the_gpu() -> None:
-    from dowdyboy_core._config import DeviceRequest
+    from dowdyboy_core.backend import DeviceRequest
 
     backend = PaddleBackend()
     backend.open(DeviceRequest("gpu"))

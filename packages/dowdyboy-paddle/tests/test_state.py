@@ -13,11 +13,14 @@ import paddle.optimizer as opt
 import pytest
 from paddle.optimizer import Optimizer, lr
 
+from dowdyboy_conformance._inside import inside
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._files import FolderReader, prepare, write_folder
-from dowdyboy_core._state import encode
+from dowdyboy_core.backend import encode
 from dowdyboy_paddle._backend import PaddleBackend
 from dowdyboy_paddle._state import to_array, to_tensor
+
+_files = inside("_disk.files")
+FolderReader, prepare, write_folder = _files.FolderReader, _files.prepare, _files.write_folder
 
 BACKEND = PaddleBackend()
 STEPS = 3
@@ -87,7 +90,7 @@ def weights(model: paddle.nn.Layer) -> list[bytes]:
     return [bytes(to_array(value).data) for _, value in sorted(model.state_dict().items())]
 
 
-def through_disk(folder: Path, model: Any, trees: dict[str, Any]) -> FolderReader:
+def through_disk(folder: Path, model: Any, trees: dict[str, Any]) -> Any:
     write_folder(folder / "checkpoint", prepare({}, {"model_0": BACKEND.model_state(model)}, trees))
     return FolderReader(folder / "checkpoint")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from dowdyboy_core._assembly import Assembly
+from dowdyboy_conformance._inside import inside
 from dowdyboy_torch import CheckpointError, Trainer, TrainerConfig
 
 
@@ -176,10 +176,10 @@ def test_a_slot_that_can_not_be_stored_is_refused(tmp_path: Path) -> None:
 
 
 def test_slots_that_go_by_their_number_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def by_number(self: Assembly) -> dict[int, str]:
+    def by_number(self: Any) -> dict[int, str]:
         held = [item for optimizer in self.optimizers for item in self._backend.optimizer_parameters(optimizer)]
         return {id(item): f"0/{number}" for number, item in enumerate(held)}
 
-    monkeypatch.setattr(Assembly, "parameter_names", by_number)
+    monkeypatch.setattr(inside("_run.assembly").Assembly, "parameter_names", by_number)
     with pytest.raises((AssertionError, CheckpointError, RuntimeError)):
         test_a_run_of_ones_own_parts_is_resumed(tmp_path, step_wise, True)

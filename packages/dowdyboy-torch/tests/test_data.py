@@ -30,11 +30,16 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from dowdyboy_core._data import MapParts, StreamParts, open_loader
-from dowdyboy_core._nested import map_leaves
-from dowdyboy_core._reading import BatchKey, ReadBatch
-from dowdyboy_core._rng import RandomStreams
-from dowdyboy_core._share import Share
+from dowdyboy_core.backend import (
+    BatchKey,
+    MapParts,
+    RandomStreams,
+    ReadBatch,
+    Share,
+    StreamParts,
+    map_leaves,
+    open_loader,
+)
 from dowdyboy_torch._backend import TorchBackend
 
 BACKEND = TorchBackend()
@@ -551,7 +556,7 @@ def test_spawned_workers_draw_what_the_trainers_own_process_draws(tmp_path: Path
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_batches_move_to_the_gpu() -> None:
-    from dowdyboy_core._config import DeviceRequest
+    from dowdyboy_core.backend import DeviceRequest
 
     backend = TorchBackend()
     backend.open(DeviceRequest("gpu"))

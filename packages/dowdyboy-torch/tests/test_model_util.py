@@ -753,7 +753,7 @@ def make_trainer(request: pytest.FixtureRequest, out_dir: Path, model: Any, opti
 
     config = TrainerConfig(name="t", epoch=1, out_dir=str(out_dir), cpu=True, log_with="none", disable_tqdm=True)
     trainer = Trainer(config)
-    request.addfinalizer(trainer._run_log.close)
+    request.addfinalizer(trainer._run.messages.close)
     trainer.set_train_dataloader([ones(2, 3) * number for number in range(3)])
     trainer.set_model(model)
     trainer.set_optimizer(optimizer)

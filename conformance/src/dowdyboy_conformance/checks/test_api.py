@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import dowdyboy_core
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import build, config, layers
+from dowdyboy_conformance.harnesses.harness import Harness
 from dowdyboy_core import ConfigError, SetupError
 
 EXPORTS = {

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build
+from dowdyboy_conformance.harnesses.harness import Harness
 from dowdyboy_core import ConfigError, SetupError, Trainer
 
 NAN, INF = float("nan"), float("inf")

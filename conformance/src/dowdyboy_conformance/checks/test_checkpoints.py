@@ -14,9 +14,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from dowdyboy_conformance._checkpoints import refuse, rewrite_index, saved
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build, layers
 from dowdyboy_conformance._resuming import read_index
+from dowdyboy_conformance.harnesses.harness import Harness
 from dowdyboy_core import CheckpointError
 
 INDEX_KEYS = {

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import config
+from dowdyboy_conformance.harnesses.harness import Harness
 from dowdyboy_core import ConfigError, TrainerConfig
 
 DEFAULTS = {

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from dowdyboy_conformance._data import Indexed, Restarted, batches, plain
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._resuming import Killed
+from dowdyboy_conformance.harnesses.harness import Harness
 
 # Generator(PCG64(derive_seed(derive_seed(7, role), "order", epoch))).permutation(10)
 ORDERS = {

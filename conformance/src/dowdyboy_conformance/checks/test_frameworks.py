@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._oracle import cut
 from dowdyboy_conformance._problem import FEATURES, HIDDEN, build, config, data, layers
-from dowdyboy_conformance._scenario_of_frameworks import STEPS, WAYS
 from dowdyboy_conformance._together import Together, spec_of
+from dowdyboy_conformance.harnesses.harness import Harness
+from dowdyboy_conformance.scenarios.frameworks import STEPS, WAYS
 
 
 @pytest.mark.clause("N-4", "W-6", "O-2", "O-3", "L-4", "L-5")

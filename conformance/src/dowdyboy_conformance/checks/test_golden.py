@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from dowdyboy_conformance._golden import Golden, files
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build, config, data, layers
 from dowdyboy_conformance._resuming import Killed
+from dowdyboy_conformance.harnesses.harness import Harness
 from dowdyboy_core import DowdyboyError, TrainerConfig
 
 

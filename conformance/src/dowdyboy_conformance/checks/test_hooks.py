@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from dowdyboy_conformance._data import Indexed
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build, data
 from dowdyboy_conformance._resuming import Killed, assert_equal, outcome, start
+from dowdyboy_conformance.harnesses.harness import Harness
 from dowdyboy_core import SetupError
 
 EPOCHS = 2

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from dowdyboy_conformance._checkpoints import ZEROS, forge, refuse, rewrite_index, saved, seal
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import build, layers
 from dowdyboy_conformance._resuming import read_index
+from dowdyboy_conformance.harnesses.harness import Harness
 
 
 def _program(path: Path) -> bytes:

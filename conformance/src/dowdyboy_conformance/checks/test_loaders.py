@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from dowdyboy_conformance._data import Augmented, Indexed, Restarted, batches, plain
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import config, layers
 from dowdyboy_conformance._resuming import Killed
+from dowdyboy_conformance.harnesses.harness import Harness
 from dowdyboy_core import SetupError
 
 both = pytest.mark.parametrize("workers", [0, 2])

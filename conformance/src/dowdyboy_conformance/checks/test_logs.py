@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build, config
 from dowdyboy_conformance._resuming import Killed
+from dowdyboy_conformance.harnesses.harness import Harness
 
 
 def logging_step(run: Run, kill_at: int | None = None) -> Any:
@@ -239,6 +239,6 @@ def _events_of_display(run: Run, monkeypatch: pytest.MonkeyPatch, *, bar: bool) 
     monkeypatch.setattr(backend, "to_float", noted)
     monkeypatch.setattr("sys.stderr", Screen())
     monkeypatch.setattr("tqdm.std.time", clock)
-    monkeypatch.setattr("dowdyboy_core._progress.time", SimpleNamespace(monotonic=clock))
-    monkeypatch.setattr("dowdyboy_core._progress._on_terminal", lambda: bar)
+    monkeypatch.setattr("dowdyboy_core._run.progress.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("dowdyboy_core._run.progress._on_terminal", lambda: bar)
     return events

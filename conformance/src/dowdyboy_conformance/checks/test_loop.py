@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build, config, layers
+from dowdyboy_conformance.harnesses.harness import Harness
 from dowdyboy_core import ConfigError
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from dowdyboy_conformance import _oracle
-from dowdyboy_conformance._harness import Harness, Optimizing
 from dowdyboy_conformance._problem import build, config, data, layers
-from dowdyboy_conformance._scenarios_of_numbers import scale_the_loss
+from dowdyboy_conformance.harnesses.harness import Harness, Optimizing
+from dowdyboy_conformance.scenarios.numbers import scale_the_loss
 
 RATES = {"sgd": 0.3, "momentum": 0.05, "adam": 0.02, "adamw": 0.02}
 LAYERS = layers(4, 4, 3)

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build
 from dowdyboy_conformance._resuming import Killed
 from dowdyboy_conformance._together import Together
+from dowdyboy_conformance.harnesses.harness import Harness
 from dowdyboy_core import SetupError
 
 
@@ -183,8 +183,8 @@ def test_what_comes_later_is_drawn_behind_what_is_there(harness: Harness, tmp_pa
 OTHER = """
 import sys
 from pathlib import Path
-from dowdyboy_core._lock import RunLock
-assert RunLock(Path(sys.argv[1]), print).take() == ""
+from dowdyboy_conformance._inside import inside
+assert inside("_disk.lock").RunLock(Path(sys.argv[1]), print).take() == ""
 print("locked", flush=True)
 sys.stdin.read()
 """

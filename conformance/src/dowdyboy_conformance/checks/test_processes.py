@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dowdyboy_conformance import _scenarios_of_numbers as scenarios
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._together import Together
+from dowdyboy_conformance.harnesses.harness import Harness
+from dowdyboy_conformance.scenarios import numbers as scenarios
 
 several = pytest.mark.parametrize("processes", [2, 3])
 

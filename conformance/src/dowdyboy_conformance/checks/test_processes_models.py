@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dowdyboy_conformance import _scenarios_of_models as scenarios
-from dowdyboy_conformance._harness import Harness
-from dowdyboy_conformance._scenarios_of_numbers import branched
 from dowdyboy_conformance._together import Together
+from dowdyboy_conformance.harnesses.harness import Harness
+from dowdyboy_conformance.scenarios import models as scenarios
+from dowdyboy_conformance.scenarios.numbers import branched
 
 several = pytest.mark.parametrize("processes", [2, 3])
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_conformance import _scenarios_of_runs as scenarios
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import build
 from dowdyboy_conformance._resuming import assert_equal, outcome
 from dowdyboy_conformance._together import Together, start
+from dowdyboy_conformance.harnesses.harness import Harness
+from dowdyboy_conformance.scenarios import runs as scenarios
 
 several = pytest.mark.parametrize("processes", [2, 3])
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import build
 from dowdyboy_conformance._resuming import assert_equal, go, outcome, start
+from dowdyboy_conformance.harnesses.harness import Harness
 from dowdyboy_core import CheckpointError
 
 

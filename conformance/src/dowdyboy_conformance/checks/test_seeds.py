@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from dowdyboy_conformance._data import Augmented, Indexed, Restarted, batches, plain
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build, config
+from dowdyboy_conformance.harnesses.harness import Harness
 
 # BLAKE2b, checked with coreutils' b2sum -l 64
 DERIVED = {

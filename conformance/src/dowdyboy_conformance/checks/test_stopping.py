@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import build
 from dowdyboy_conformance._resuming import Place, assert_equal, go, outcome, read_index, start
 from dowdyboy_conformance._together import spec_of
+from dowdyboy_conformance.harnesses.harness import Harness
 
 TERM, INT, HUP, USR1, USR2 = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
 
@@ -156,7 +156,7 @@ def test_a_second_signal_ends_all_that_spawn_has_started(harness: Harness, tmp_p
 def end_a_hung_job(harness: Harness, folder: Path, processes: int) -> None:
     """Sends two signals to a job that waits for ever, and sees that it goes with the second one, all of it."""
     arguments = (spec_of(harness), str(folder), processes)
-    call = f"from dowdyboy_conformance._scenarios_of_runs import hang; hang(*{arguments})"
+    call = f"from dowdyboy_conformance.scenarios.runs import hang; hang(*{arguments})"
     with (folder / "screen").open("w+b") as screen:
         job = subprocess.Popen([sys.executable, "-c", call], stdout=screen, stderr=screen, cwd=folder)
         try:

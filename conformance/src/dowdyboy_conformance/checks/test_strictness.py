@@ -11,9 +11,9 @@ import pytest
 from safetensors.numpy import load_file, save
 
 from dowdyboy_conformance._checkpoints import forge, refuse
-from dowdyboy_conformance._harness import Harness
 from dowdyboy_conformance._problem import Run, build, layers
 from dowdyboy_conformance._resuming import assert_equal, outcome
+from dowdyboy_conformance.harnesses.harness import Harness
 
 
 def saved_with(harness: Harness, out_dir: Path, **parts: Any) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dowdyboy_conformance._harness import Harness
+from dowdyboy_conformance.harnesses.harness import Harness
 
 
 def module(harness: Harness, name: str) -> Any:

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from dowdyboy_conformance._data import Indexed, batches, plain
-from dowdyboy_conformance._harness import Harness
-from dowdyboy_core import SetupError, _pool
+from dowdyboy_conformance.harnesses.harness import Harness
+from dowdyboy_core import SetupError
+from dowdyboy_core.backend import pool as _pool
 
 # ---- the user's own dataset
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from dowdyboy_core import TrainerConfig
 
-from .._harness import Floats, Harness, Layers, Optimizing
 from ..reference import Trainer
 from ..reference.framework import random
 from ..reference.framework.data import DataLoader, IterableDataset, TensorDataset, get_worker_info
@@ -28,6 +27,7 @@ from ..reference.framework.layers import (
 )
 from ..reference.framework.optim import SGD, Adam, Optimizer, ReduceOnPlateau, StepDecay
 from ..reference.framework.tensor import Tensor, is_recording
+from .harness import Floats, Harness, Layers, Optimizing
 
 
 class _Stream(IterableDataset):

@@ -14,7 +14,7 @@ from paddle.optimizer import lr as schedulers
 from dowdyboy_core import TrainerConfig
 from dowdyboy_paddle import Trainer
 
-from .._harness import Floats, Harness, Layers, Optimizing
+from .harness import Floats, Harness, Layers, Optimizing
 
 
 class _Stream(paddle.io.IterableDataset):  # type: ignore[type-arg]

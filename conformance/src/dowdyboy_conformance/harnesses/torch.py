@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 from dowdyboy_core import TrainerConfig
 from dowdyboy_torch import Trainer
 
-from .._harness import Floats, Harness, Layers, Optimizing
+from .harness import Floats, Harness, Layers, Optimizing
 
 
 class _Stream(torch.utils.data.IterableDataset[Any]):

@@ -11,11 +11,18 @@ from typing import Any
 import numpy as np
 
 from dowdyboy_core import Backend, ConfigError, Tracker
-from dowdyboy_core._config import DeviceRequest
-from dowdyboy_core._data import MapParts, StreamParts
-from dowdyboy_core._order import Isolate
-from dowdyboy_core._replica import Exchanges, exchanges_of, unsynchronised, unwrap
-from dowdyboy_core._state import Array, check_entries
+from dowdyboy_core.backend import (
+    Array,
+    DeviceRequest,
+    Exchanges,
+    Isolate,
+    MapParts,
+    StreamParts,
+    check_entries,
+    exchanges_of,
+    unsynchronised,
+    unwrap,
+)
 
 from . import _data, _distributed, _state
 from ._tracker import JsonLinesTracker

@@ -6,22 +6,24 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from dowdyboy_core._data import MapParts, StreamParts
-from dowdyboy_core._order import (
+from dowdyboy_core.backend import (
     Batching,
+    Failure,
     FixedSizeBatches,
     Isolate,
+    MapParts,
     Order,
     SampledBatches,
     SequentialOrder,
     ShuffledOrder,
     SingleIndices,
+    StreamParts,
+    StreamSource,
+    Workers,
+    close_generator,
     known_length,
+    reads_for_itself,
 )
-from dowdyboy_core._own import close_generator, reads_for_itself
-from dowdyboy_core._sent_errors import Failure
-from dowdyboy_core._streams import StreamSource
-from dowdyboy_core._workers import Workers
 
 from .framework.data import DataLoader, IterableDataset, WorkerInfo, get_worker_info, send_instead, set_worker_info
 

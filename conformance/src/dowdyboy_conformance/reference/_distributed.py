@@ -17,13 +17,18 @@ from typing import Any
 import numpy as np
 
 from dowdyboy_core import SetupError
-from dowdyboy_core._config import check_process_count
-from dowdyboy_core._errors import unused_parameters
-from dowdyboy_core._replica import Exchange
-from dowdyboy_core._replica import Replica as _Replica
-from dowdyboy_core._replica import replicate as _replicate
-from dowdyboy_core._spawning import Failure, Work, run_spawned, wait_for_spawned
-from dowdyboy_core._together import end_together
+from dowdyboy_core.backend import (
+    Exchange,
+    ProcessFailure,
+    Work,
+    check_process_count,
+    end_together,
+    run_spawned,
+    unused_parameters,
+    wait_for_spawned,
+)
+from dowdyboy_core.backend import Replica as _Replica
+from dowdyboy_core.backend import replicate as _replicate
 
 from ._sockets import Group
 from ._state import from_array, to_array
@@ -203,7 +208,7 @@ def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -
     wait_for_spawned(lambda work: _Spawned(f"127.0.0.1:{free_port()}", nprocs, work), function, args, _error)
 
 
-def _error(failure: Failure) -> Exception:
+def _error(failure: ProcessFailure) -> Exception:
     return RuntimeError(failure.text)
 
 

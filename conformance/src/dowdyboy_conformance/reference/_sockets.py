@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dowdyboy_core import SetupError
-from dowdyboy_core._state import Array, decode, encode
+from dowdyboy_core.backend import Array, decode, encode
 
 JOINING = 300.0
 """Seconds that processes wait for one another at the begin."""

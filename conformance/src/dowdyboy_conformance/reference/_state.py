@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._state import Array, check_groups
+from dowdyboy_core.backend import Array, check_groups
 
 from .framework.layers import Module
 from .framework.optim import Optimizer

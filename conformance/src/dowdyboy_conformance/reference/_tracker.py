@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dowdyboy_core import Point
-from dowdyboy_core._tracker import Drawn
+from dowdyboy_core.backend import Drawn
 
 
 class JsonLinesTracker:

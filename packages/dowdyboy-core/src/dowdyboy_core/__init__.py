@@ -1,9 +1,10 @@
 """The framework-free core of dowdyboy: the training contract, and the utilities around it."""
 
-from ._backend import Backend
+from dowdyboy_core.backend.points import Point, Tracker
+from dowdyboy_core.backend.seam import Backend
+
 from ._config import TrainerConfig
 from ._errors import CheckpointError, ConfigError, DowdyboyError, SetupError, UnsupportedError
-from ._tracker import Point, Tracker
 from ._version import __version__
 from .trainer import Trainer
 

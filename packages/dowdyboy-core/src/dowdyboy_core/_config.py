@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
+from dowdyboy_core.backend.devices import DeviceRequest, read_device
+
 from ._errors import ConfigError
 
 PRECISIONS = ("no", "fp16", "bf16")
 BEST_TYPES = ("min", "max")
-_DEVICE = re.compile(r"\s*(?:(cpu|gpu|cuda)(?::(\d+))?|(\d+(?:\s*,\s*\d+)*))\s*")
-
-
-@dataclass(frozen=True)
-class DeviceRequest:
-    """Where a run should compute, before a backend has looked at the machine.
-
-    Attributes:
-        kind: ``'cpu'``, ``'gpu'`` or ``'auto'`` (a GPU if there is one).
-        ids: the GPUs that may be used, in the order of the local ranks; empty means all of them.
-    """
-
-    kind: str
-    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,32 +105,7 @@ class TrainerConfig:
         """What ``cpu`` and ``device`` together ask for."""
         if self.device is None:
             return DeviceRequest("cpu" if self.cpu else "auto")
-        given: Any = self.device
-        if isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
-            given = ",".join(str(item) for item in given)
-        match = _DEVICE.fullmatch(str(given))
-        if match is None or (match[1] == "cpu" and match[2] is not None):
-            raise ConfigError(
-                f"device={self.device!r} is not understood. Give None, 'cpu', 'gpu', 'gpu:1', or the GPUs "
-                "to use as 1, '0,1' or [0, 1]."
-            )
-        kind, one, several = match.groups()
-        if kind == "cpu":
-            return DeviceRequest("cpu")
-        listed = [one] if one is not None else several.split(",") if several else []
-        ids = tuple(int(item) for item in listed)
-        if len(set(ids)) != len(ids):
-            raise ConfigError(f"device={self.device!r} names a GPU twice. Name each GPU once.")
-        return DeviceRequest("gpu", ids)
-
-
-def check_process_count(nprocs: object) -> None:
-    """Refuses a number of processes to start that is none.
-
-    Raises:
-        ConfigError: it is no int of at least 1.
-    """
-    _integer("nprocs", nprocs, 1)
+        return read_device(self.device)
 
 
 def _choice(name: str, value: object, accepted: tuple[str, ...]) -> None:

@@ -30,22 +30,3 @@ class CheckpointError(DowdyboyError, RuntimeError):
 
 class UnsupportedError(DowdyboyError, NotImplementedError):
     """This backend, or this device, can't do what was asked."""
-
-
-def list_paths(paths: list[str]) -> str:
-    """Some parameters by their paths, as the subject of a sentence; only the first of many."""
-    shown = ", ".join(repr(path) for path in paths[:5])
-    return (
-        f"The parameter {shown}"
-        if len(paths) == 1
-        else f"Each of the {len(paths)} parameters {shown}{', …' if len(paths) > 5 else ''}"
-    )
-
-
-def unused_parameters(paths: list[str] | None, process: str = "this process") -> SetupError:
-    """The error for parameters that one of several processes left without a gradient; None if nobody knows which."""
-    which = "Some parameters" if paths is None else f"The parameters {paths}"
-    return SetupError(
-        f"{which} got no gradient in a training step of {process}. Set find_unused_parameters=True, or use them in "
-        "every step."
-    )

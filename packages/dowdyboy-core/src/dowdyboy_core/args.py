@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from . import _args, _options
+from dowdyboy_core._utilities import args as _args
+from dowdyboy_core._utilities import options as _options
+
 from ._errors import ConfigError
 
 __all__ = ["parse_args", "parse_json_args", "parse_yaml_args"]

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from typing import TypeAlias
 
-from . import _cifar10, _split
+from dowdyboy_core._utilities import cifar10 as _cifar10
+from dowdyboy_core._utilities import split as _split
+
 from ._errors import ConfigError
 
 __all__ = ["generate_cifar10_image_folder", "split_val_dataset_image_folder"]

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dowdyboy_core._disk.lines import LineFile
+
 from ._errors import ConfigError
-from ._lines import LineFile
 
 __all__ = ["log", "logging_conf", "warn"]
 

@@ -1,45 +1,48 @@
 """The Trainer: one loop for every framework, and the configuration it goes by.
 
-Read ``fit`` and go down from there; each method stands below the one that calls it.
+Read ``fit`` and go down from there; each method stands below the one that calls it. Above it stands what hooks and
+scripts talk to, each method handed on to the part of the run that it is about.
 
     for each epoch:                                   _run_epoch
         for each training batch:                      _train
-            zero_grad, train_step, backward, step       (with auto_optimize)
+            zero_grad, train_step, backward, step       _train_batch (with auto_optimize)
         for each validation batch:                    _validate (every val_interval epochs)
             val_step
-        step the schedulers                           _step_schedulers
-        gather the records, compute the best value    _follow_value
+        step the schedulers                           _run/following.py
+        gather the records, compute the best value
         on_epoch_end
-        save                                          _save_epoch
+        save                                          _run/saver.py
         clear the records, free memory
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import os
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
-from ._assembly import check_hook
 from ._config import TrainerConfig
 from ._errors import ConfigError, SetupError
-from ._metrics import as_number
-from ._optim import windows
-from ._persistence import Persistence
-from ._progress import Progress, show_progress
-from ._records import Records
-from ._stopping import Stopped
-from ._together import in_step, meet
+from ._run.assembly import check_hook
+from ._run.following import Following
+from ._run.interlude import Interlude
+from ._run.progress import Display, Progress
+from ._run.records import Records
+from ._run.run import Run, set_up
+from ._run.saver import Saver
+from ._run.stepping import windows
+from ._run.values import check_point, kept_numbers
+from .backend.seam import Backend
+from .backend.signals import Stopped
+from .backend.together import in_step, meet
 
 __all__ = ["Trainer", "TrainerConfig"]
 
 Step = Callable[[Any, Any, int, int], Any]
 """``step(trainer, bat, bat_idx, global_step)``; the loss, if it gives one, is shown in the bar."""
-
-# What a plateau scheduler is told for NaN or inf. In one framework NaN would stay the best for ever, and inf minus a
-# share of inf is NaN again; a number worse than any real one is a bad epoch in both.
-_WORST = 3e38
 
 # Records of validation come after those of training, whatever the number of batches.
 _AFTER_TRAINING = 2**48
@@ -49,13 +52,171 @@ _SYNCHRONISED: AbstractContextManager[None] = nullcontext()
 _STEP_ARGUMENTS = "trainer, bat, bat_idx, global_step"
 
 
-class Trainer(Persistence):
+class Trainer:
     """Trains, validates, tests, saves and resumes, by a few hooks.
 
     Args:
         config: the settings.
         backend: the framework; ``dowdyboy_torch.Trainer`` and ``dowdyboy_paddle.Trainer`` bring theirs.
     """
+
+    def __init__(self, config: TrainerConfig, backend: Backend) -> None:
+        self._run = run = set_up(config, backend)
+        weakref.finalize(self, _close, run)  # which must not hold the trainer, or that would never end
+        self.config = config
+        self._backend = backend
+        self._parts = run.parts
+        self._position = run.position
+        self._records = run.records  # but for a test's, while one runs
+        self._stepper = run.stepper
+        self._metrics = run.metrics
+        self._stopping = run.stopping
+        self._saver = Saver(run)
+        self._following = Following(config, backend, run.parts)
+        self._interlude = Interlude(backend, run.parts, run.streams, config.seed)
+        self._display = Display(backend, shown=run.is_main and not config.disable_tqdm)
+
+    # ---- what it is given
+
+    def set_save_best_calc_func(self, func: Callable[[Any], Any]) -> None:
+        """Has ``func(trainer)`` compute the value that decides which checkpoint is the best.
+
+        Args:
+            func: gets the trainer, whose ``get_records`` are those of all processes, and gives a number. Without it
+                the value is the mean of the record ``save_best_rec``.
+        """
+        self._following.set_function(func)
+
+    def set_train_dataloader(self, train_loader: Any) -> None:
+        """Sets the data to train on: a DataLoader, or anything that can be iterated over again and again."""
+        self._parts.set_loader("train", train_loader)
+
+    def set_val_dataloader(self, val_loader: Any) -> None:
+        """Sets the data to validate on."""
+        self._parts.set_loader("val", val_loader)
+
+    def set_test_dataloader(self, test_loader: Any) -> None:
+        """Sets the data that ``test`` runs over."""
+        self._parts.set_loader("test", test_loader)
+
+    def set_model(self, model: Any) -> None:
+        """Sets the model and moves it to the device."""
+        self.set_models([model])
+
+    def set_models(self, model_list: Sequence[Any]) -> None:
+        """Sets the models and moves them to the device."""
+        self._parts.set_models(model_list)
+
+    def get_models(self) -> list[Any]:
+        """The models to compute with, wrapped for as many processes as there are."""
+        return list(self._parts.models)
+
+    def get_raw_models(self) -> list[Any]:
+        """The models as they were given, without a wrapper."""
+        return self._parts.raw_models()
+
+    def set_component(self, component: Any) -> None:
+        """Sets the component: a module (or any object) without anything to train, such as a loss function."""
+        self.set_components([component])
+
+    def set_components(self, component_list: Sequence[Any]) -> None:
+        """Sets the components; those that are modules move to the device."""
+        self._parts.set_components(component_list)
+
+    def get_components(self) -> list[Any]:
+        """The components."""
+        return list(self._parts.components)
+
+    def set_optimizer(self, optimizer: Any, lr_scheduler: Any = None) -> None:
+        """Sets the optimizer and its learning rate scheduler, if it has one."""
+        self.set_optimizers([optimizer], [lr_scheduler])
+
+    def set_optimizers(self, optimizer_list: Sequence[Any], lr_scheduler_list: Sequence[Any] | None = None) -> None:
+        """Sets the optimizers and their learning rate schedulers, with None for those that have none."""
+        self._parts.set_optimizers(optimizer_list, lr_scheduler_list)
+
+    def get_optimizers(self) -> tuple[list[Any], list[Any]]:
+        """The optimizers, and a list as long of their schedulers (None for those that have none)."""
+        return list(self._parts.optimizers), list(self._parts.schedulers)
+
+    # ---- what it tells
+
+    @property
+    def epoch(self) -> int:
+        """The running epoch, from 1; 0 before the first."""
+        return self._position.running
+
+    @property
+    def global_step(self) -> int:
+        """Training steps that are done, over all epochs."""
+        return self._position.train_step
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among all processes."""
+        return self._backend.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes train together."""
+        return self._backend.world_size
+
+    @property
+    def precision(self) -> str:
+        """The precision in force; ``'no'`` where the device can't do what ``mixed_precision`` asks."""
+        return self._run.precision
+
+    def device(self) -> Any:
+        """The device that this process computes on."""
+        return self._backend.device()
+
+    def is_main_process(self) -> bool:
+        """Whether this is the process that writes files and logs."""
+        return self._backend.rank == 0
+
+    def is_local_main_process(self) -> bool:
+        """Whether this is the first process on its machine."""
+        return self._backend.local_rank == 0
+
+    # ---- what it writes down
+
+    def print(self, txt: object) -> None:
+        """Prints a line, and appends it to ``out_dir/{name}_run.log``; in the main process only."""
+        self._run.tell(txt)
+
+    def log(self, value_dict: Mapping[str, Any], step: int) -> None:
+        """Adds one point to each named curve, in ``out_dir/metrics.jsonl`` and in the viewer.
+
+        Args:
+            value_dict: numbers or one-element tensors by name.
+            step: where on the axis the points stand.
+        """
+        check_point(value_dict, step)
+        if self._run.is_main:
+            self._metrics.write(kept_numbers(value_dict, self._backend), step, self._position.running)
+
+    def set_records(self, value_dict: Mapping[str, Any]) -> None:
+        """Adds one value to each named record, without waiting for the device.
+
+        Args:
+            value_dict: numbers, bools, arrays or tensors by name; under one name always of one shape.
+        """
+        self._records.add(value_dict)
+
+    def get_records(self) -> dict[str, Any]:
+        """The records of this epoch (or test) so far, those of all processes once it is over.
+
+        Returns:
+            For each name one tensor on the device, of shape (number of values, *shape of a value): int64 for integers,
+            bool for bools, float32 for other numbers, float64 where a value had that type.
+        """
+        return dict(self._records.stacked())
+
+    def set_bar_state(self, state_dict: Mapping[str, Any]) -> None:
+        """Shows values beside the loss in the progress bar; read only when the bar is drawn."""
+        self._display.add(state_dict)
+
+    # ---- the loop
 
     def fit(
         self,
@@ -82,23 +243,22 @@ class Trainer(Persistence):
         self._check_fit(train_step, val_step, on_epoch_end)
         self._interlude.check_fit()
         meet(self._backend.gather, self.rank, "fit")
-        with self._stopping.listening(), in_step(self.world_size), self._alone(), self._parts.naming_workers():
-            self._begin_fit()
+        with self._stopping.listening(), in_step(self.world_size), self._saver.alone(), self._parts.naming_workers():
+            self._saver.begin()
             if self._position.epoch >= self.config.epoch:
                 self.print(f"nothing is left to train: {self._position.epoch} of {self.config.epoch} epochs are done")
             try:
                 for ep in range(self._position.epoch + 1, self.config.epoch + 1):
-                    self._epoch, self._interlude.phase = ep, "between"
+                    self._position.running, self._interlude.phase = ep, "between"
                     self._run_epoch(ep, train_step, val_step, on_epoch_end)
                 self._metrics.settle()
             finally:
-                self._loss = self._interlude.phase = None
+                self._display.loss = self._interlude.phase = None
                 self._parts.close_loaders()
                 self._metrics.close()
-                self._resumed = None
-                self._writer.wait()
+                self._saver.close()
             signum = self._stopping.at_end()  # after the last of what takes long, or a signal meanwhile would be lost
-        self._check_saved()
+        self._saver.check()
         if signum is not None:
             raise Stopped(signum)
 
@@ -112,13 +272,13 @@ class Trainer(Persistence):
         if val_step is not None and ep % self.config.val_interval == 0:
             self._validate(ep, val_step)
         if self.config.auto_schedule:
-            self._step_schedulers()
+            self._following.step_clocked()
         self._records.gather()
-        value = self._follow_value(ep)
+        value = self._value(ep)
         if on_epoch_end is not None:
             on_epoch_end(self, ep)
         self._position.end_epoch(ep)
-        self._save_epoch(ep, value)
+        self._saver.end_epoch(ep, value)
         self._records.clear()
         if self.config.auto_free:
             self._backend.free_memory()
@@ -129,20 +289,20 @@ class Trainer(Persistence):
         window = self.config.accumulate_steps
         self._parts.set_training(True)
         batches = loader.epoch(ep, position.batch)
-        self._continue_streams()
+        self._saver.continue_streams()
         self._stopping.begin("train")
         self._interlude.phase = "train"
-        with self._progress("train", ep, loader.count(), position.batch) as progress:
+        with self._show("train", ep, loader.count(), position.batch) as progress:
             for bat, closing in windows(batches, window, position.batch):
                 self._records.position = position.batch * self.world_size + self.rank
                 with _SYNCHRONISED if closing else backend.unsynchronised(self._parts.models):
-                    self._loss = self._train_batch(train_step, bat, closing)
+                    self._display.loss = self._train_batch(train_step, bat, closing)
                 position.batch += 1
                 position.train_step += 1
                 progress.advance()
                 if closing:
-                    self._save_within_epoch(ep, closing)
-                    self._stop_if_asked(ep, self._stopping.after_batch("train"))
+                    self._saver.within_epoch(ep, closing)
+                    self._saver.stop_if_asked(ep, self._stopping.after_batch("train"))
         self._interlude.phase = "between"
         backend.align_untrained(self._parts.models)
 
@@ -176,63 +336,34 @@ class Trainer(Persistence):
         self._parts.set_training(False)
         done = position.val_batch = position.val_batch or 0
         batches = loader.epoch(ep, done)
-        self._continue_streams()
+        self._saver.continue_streams()
         self._stopping.begin("val")
         self._interlude.phase = "val"
-        with self._progress("val", ep, loader.count(), done) as progress:
+        with self._show("val", ep, loader.count(), done) as progress:
             for bat_idx, bat in enumerate(batches, done):
                 self._evaluate_batch(val_step, bat, bat_idx, position.val_step, progress)
                 position.val_step += 1
                 position.val_batch += 1
-                self._stop_if_asked(ep, self._stopping.after_batch("val"))
-            self._stop_if_asked(ep, self._stopping.after_all("val"))
+                self._saver.stop_if_asked(ep, self._stopping.after_batch("val"))
+            self._saver.stop_if_asked(ep, self._stopping.after_all("val"))
         self._interlude.phase = "between"
 
     def _evaluate_batch(self, step: Step, bat: Any, bat_idx: int, global_step: int, progress: Progress) -> None:
         self._records.position = _AFTER_TRAINING + bat_idx * self.world_size + self.rank
         with self._backend.forward_context(False):
-            self._loss = step(self, self._backend.to_device(bat), bat_idx, global_step)
+            self._display.loss = step(self, self._backend.to_device(bat), bat_idx, global_step)
         progress.advance()
 
-    def _step_schedulers(self) -> None:
-        """Steps the schedulers that follow the clock; those that follow a value wait for it."""
-        for scheduler in self._parts.schedulers:
-            if scheduler is not None and self._backend.plateau_mode(scheduler) is None:
-                self._backend.step_scheduler(scheduler, None)
-
-    def _follow_value(self, ep: int) -> float | None:
-        """Computes the value that decides the best, if anything follows it, and steps plateau schedulers by it.
-
-        Returns:
-            The value; None if this epoch has none.
-        """
-        plateaus = [item for item in self._parts.schedulers if item and self._backend.plateau_mode(item)]
-        plateaus = plateaus if self.config.auto_schedule else []
-        if not (plateaus or self.config.save_best) or ep % self.config.val_interval:
+    def _value(self, ep: int) -> float | None:
+        """The value that decides the best, by which plateau schedulers are stepped; None if this epoch has none."""
+        if not self._following.wants_value(ep):
             return None
-        # Whatever a function of the user computes, all processes follow one value.
-        value: float = self._backend.gather(self._best_value(ep))[0]
-        for scheduler in plateaus:
-            worst = -_WORST if self._backend.plateau_mode(scheduler) == "max" else _WORST
-            self._backend.step_scheduler(scheduler, value if math.isfinite(value) else worst)
-        return value
-
-    def _best_value(self, ep: int) -> float:
-        if self._best_func is not None:
-            given = self._best_func(self)
-            value = as_number(given, self._backend.to_float)
-            if value is None:
-                raise ConfigError(f"The function of set_save_best_calc_func gave {given!r:.80}. Return a number.")
-            return value
-        records, name = self._records.stacked(), self.config.save_best_rec
-        if name not in records:
+        problem = self._following.problem(self._records, ep)
+        if problem is not None:
             self._position.end_epoch(ep)
-            self._save_epoch(ep, None)  # so that the epoch is not lost
-            raise SetupError(
-                f"save_best_rec={name!r} is not among the records of epoch {ep}: {sorted(records)}. Record it with "
-                f"set_records{', or name one of these' if records else ''}."
-            )
-        return self._backend.mean(records[name])
+            self._saver.end_epoch(ep, None)  # so that the epoch is not lost
+            raise SetupError(problem)
+        return self._following.value(self, self._records)
 
     def test(self, test_step: Step, on_test_end: Callable[[Any], Any] | None = None) -> None:
         """Runs over the test data in evaluation mode without gradients, with records of its own.
@@ -264,13 +395,13 @@ class Trainer(Persistence):
 
     def _test(self, test_step: Step, on_test_end: Callable[[Any], Any] | None) -> None:
         """Runs a test, and leaves everything as it was."""
-        loader, position = self._parts.loaders["test"], self._position
-        before = self._records, self._loss, self._bar_state
-        self._records, self._bar_state = Records(self._backend), {}
+        loader, position, before = self._parts.loaders["test"], self._position, self._records
+        place = position.epoch, position.train_step, position.val_step
+        self._records = Records(self._backend)
         try:
-            with self._interlude.undisturbed((position.epoch, position.train_step, position.val_step)):
+            with self._interlude.undisturbed(place), self._display.apart():
                 self._parts.set_training(False)
-                with self._progress("test", 0, loader.count()) as progress:
+                with self._show("test", 0, loader.count()) as progress:
                     for bat_idx, bat in enumerate(loader.epoch(0)):
                         self._evaluate_batch(test_step, bat, bat_idx, bat_idx, progress)
                 self._records.gather()
@@ -278,7 +409,9 @@ class Trainer(Persistence):
                     on_test_end(self)
         finally:
             loader.close()
-            self._records, self._loss, self._bar_state = before
+            self._records = before
+
+    # ---- what hooks may do by themselves, and what is done between runs
 
     def backward(self, loss: Any) -> None:
         """Adds the gradients of a loss, scaled as the precision needs it; for ``auto_optimize=False``."""
@@ -314,9 +447,26 @@ class Trainer(Persistence):
         if on_epoch_end is not None:
             check_hook("on_epoch_end", on_epoch_end, "trainer, ep")
 
-    def _progress(self, phase: str, ep: int, total: int | None, done: int = 0) -> Progress:
-        self._loss = None
-        self._bar_state.clear()
-        title = f"Epoch {ep}/{self.config.epoch} {phase}" if ep else phase
-        shown = self.is_main_process() and not self.config.disable_tqdm
-        return show_progress(title, total, self._describe_state, done=done, shown=shown)
+    def load_checkpoint(self, checkpoint_dir: str | os.PathLike[str], *, weights_only: bool = False) -> None:
+        """Takes up what a checkpoint holds; the next ``fit`` goes on where the saved one stopped.
+
+        Args:
+            checkpoint_dir: the folder of one checkpoint.
+            weights_only: take the weights of the models and components alone, and start a run of its own from them.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or doesn't fit the models and optimizers that were set.
+        """
+        self._saver.load(Path(checkpoint_dir), weights_only=weights_only)
+
+    def wait_for_checkpoint(self) -> None:
+        """Waits until the checkpoint under way, which is written beside the training, is on the disk."""
+        self._saver.wait()
+
+    def _show(self, phase: str, ep: int, total: int | None, done: int = 0) -> Progress:
+        return self._display.begin(f"Epoch {ep}/{self.config.epoch} {phase}" if ep else phase, total, done)
+
+
+def _close(run: Run) -> None:
+    run.metrics.close()
+    run.messages.close()

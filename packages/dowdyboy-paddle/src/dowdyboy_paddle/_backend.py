@@ -17,12 +17,18 @@ from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import ReduceOnPlateau
 
 from dowdyboy_core import Backend, ConfigError, Tracker
-from dowdyboy_core._config import DeviceRequest
-from dowdyboy_core._data import MapParts, StreamParts
-from dowdyboy_core._nested import map_leaves
-from dowdyboy_core._order import Isolate
-from dowdyboy_core._replica import Exchanges, exchanges_of, unsynchronised, unwrap
-from dowdyboy_core._state import Array
+from dowdyboy_core.backend import (
+    Array,
+    DeviceRequest,
+    Exchanges,
+    Isolate,
+    MapParts,
+    StreamParts,
+    exchanges_of,
+    map_leaves,
+    unsynchronised,
+    unwrap,
+)
 
 from . import _data, _distributed, _own, _state
 from ._amp import ForwardContexts, available_precision

@@ -19,21 +19,22 @@ from paddle.io import (
 )
 from paddle.io.dataloader.collate import default_collate_fn, default_convert_fn
 
-from dowdyboy_core._data import MapParts, StreamParts
-from dowdyboy_core._order import (
+from dowdyboy_core.backend import (
     Batching,
     FixedSizeBatches,
     Isolate,
+    MapParts,
     Order,
     SampledBatches,
     SamplerOrder,
     SequentialOrder,
     ShuffledOrder,
     SingleIndices,
+    StreamParts,
+    StreamSource,
     WeightedOrder,
     known_length,
 )
-from dowdyboy_core._streams import StreamSource
 
 from ._workers import PaddleWorkers
 

@@ -2,9 +2,9 @@
 
 import paddle
 
-from dowdyboy_core._version import require
+from dowdyboy_core.backend import require_version
 
 LEAST = (3, 0)
 """The oldest version, as in pyproject.toml."""
 
-require("PaddlePaddle", "paddlepaddle", paddle.version.full_version, LEAST)
+require_version("PaddlePaddle", "paddlepaddle", paddle.version.full_version, LEAST)

@@ -11,15 +11,19 @@ from typing import Any
 from paddle.io import DataLoader, Dataset, IterableDataset
 
 from dowdyboy_core import log
-from dowdyboy_core._data import StreamParts
-from dowdyboy_core._dealt import loaders_within
-from dowdyboy_core._nested import map_leaves
-from dowdyboy_core._order import known_length
-from dowdyboy_core._own import OwnReading, note_reader, reads_for_itself
-from dowdyboy_core._pool import Watch
-from dowdyboy_core._sent_errors import Failure
-from dowdyboy_core._stopping import WorkerInit
-from dowdyboy_core._streams import StreamSource
+from dowdyboy_core.backend import (
+    Failure,
+    OwnReading,
+    StreamParts,
+    StreamSource,
+    WorkerInit,
+    WorkerWatch,
+    known_length,
+    loaders_within,
+    map_leaves,
+    note_reader,
+    reads_for_itself,
+)
 
 from ._data import Mover, _collate
 from ._workers import PaddleWorkers
@@ -92,7 +96,7 @@ def _by_workers(loader: DataLoader) -> Iterator[Any]:
         sampler = [[index] for index in range(len(data))] if loader.batch_sampler is None else loader.batch_sampler
         batches = iter(workers.build(data, sampler, collate, _Begin(loader, data)))
     # Nobody knows here what the loader is for.
-    watch = Watch(workers, "DataLoader" if type(loader) is _Between else type(loader).__name__, log.warn)
+    watch = WorkerWatch(workers, "DataLoader" if type(loader) is _Between else type(loader).__name__, log.warn)
     try:
         yield from watch.read(batches)
     finally:

@@ -13,7 +13,7 @@ import paddle
 from paddle.optimizer.lr import CosineAnnealingWarmRestarts
 
 from dowdyboy_core import CheckpointError, ConfigError
-from dowdyboy_core._state import Array, check_entries, check_groups
+from dowdyboy_core.backend import Array, check_entries, check_groups
 
 _NAMES = {
     paddle.float64: "F64", paddle.float32: "F32", paddle.float16: "F16", paddle.bfloat16: "BF16",

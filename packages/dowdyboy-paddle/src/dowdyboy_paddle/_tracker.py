@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dowdyboy_core import Point, SetupError
-from dowdyboy_core._framed import Frame, as_float32, cut_file, mend, read_records
-from dowdyboy_core._lines import append_whole
-from dowdyboy_core._tracker import Drawn
+from dowdyboy_core.backend import Drawn, Frame, append_whole, as_float32, cut_file, mend_file, read_records
 
 _OURS = re.compile(r"vdlrecords\.dowdyboy\.(\d+)\.log")
 _UNFINISHED = ".unfinished-dowdyboy"
@@ -76,11 +74,11 @@ class VisualDLTracker:
         """What ``write`` makes of a point."""
         return [Drawn(name.replace("%", "pct"), point.step, as_float32(item)) for name, item in point.values.items()]
 
-    def mend(self) -> None:
+    def mend_file(self) -> None:
         """Cuts off what nothing can read."""
         newest = self._newest()
         if newest is not None:
-            mend(newest, _FRAME)
+            mend_file(newest, _FRAME)
 
     def held(self) -> Iterator[Drawn]:
         """The points in the newest file of ours, which has those of the older ones, too."""

@@ -11,8 +11,9 @@ import paddle
 from paddle import nn
 from paddle.jit.dy2static.program_translator import ProgramTranslator, StaticFunction
 
-from dowdyboy_core import ConfigError, _copies, _flops, _summary
-from dowdyboy_core._rng import RandomStreams
+from dowdyboy_core import ConfigError
+from dowdyboy_core.backend import RandomStreams
+from dowdyboy_core.model_util import copies, flops, summaries
 
 from ._backend import PaddleBackend
 
@@ -63,7 +64,7 @@ def make_trial(model: nn.Layer, input_size: Any) -> tuple[nn.Layer, tuple[Any, .
     Raises:
         ConfigError: the model can't be copied, or the inputs are none.
     """
-    trial = _copies.copy_model(model, lambda value: None)
+    trial = copies.copy_model(model, lambda value: None)
     trial.eval()
     for layer in trial.sublayers(include_self=True):
         _without_compiled_forward(layer)
@@ -76,7 +77,7 @@ def make_trial(model: nn.Layer, input_size: Any) -> tuple[nn.Layer, tuple[Any, .
     def make(shape: tuple[int, ...]) -> paddle.Tensor:
         return paddle.ones(shape, dtype=weight.dtype).to(weight.place)
 
-    inputs = _summary.read_inputs(input_size, lambda value: isinstance(value, paddle.Tensor), make)
+    inputs = summaries.read_inputs(input_size, lambda value: isinstance(value, paddle.Tensor), make)
     halves = _HALVES if in_full else ()
     return trial, tuple(item.astype("float32") if item.dtype in halves else item.detach().clone() for item in inputs)
 
@@ -93,8 +94,8 @@ def _without_compiled_forward(layer: nn.Layer) -> None:
 
 def hook_outputs(trial: nn.Layer, shapes: dict[str, str]) -> None:
     """Lets each layer of a trial note the shape of its output, by path."""
-    for path, module in _summary.first_places(_summary.walk(trial)).items():
-        module.register_forward_post_hook(_summary.shape_hook(shapes, path))
+    for path, module in summaries.first_places(summaries.walk(trial)).items():
+        module.register_forward_post_hook(summaries.shape_hook(shapes, path))
 
 
 @contextmanager
@@ -124,13 +125,13 @@ def _uncompiled() -> Iterator[None]:
         switch.enable_to_static, log.disabled = enabled, muted
 
 
-def count_trial(trial: nn.Layer, inputs: tuple[Any, ...]) -> _flops.Tally:
+def count_trial(trial: nn.Layer, inputs: tuple[Any, ...]) -> flops.Tally:
     """Runs a trial and counts its operations.
 
     Raises:
         ConfigError: the model can't run on these inputs.
     """
-    tally = _flops.Tally(trial, _RULES, lambda module: bool(own_parameters(module)), _products)
+    tally = flops.Tally(trial, _RULES, lambda module: bool(own_parameters(module)), _products)
     for module in trial.sublayers(include_self=True):
         module.register_forward_pre_hook(tally.enter)  # type: ignore[arg-type]  # a hook may return nothing
         module.register_forward_post_hook(tally.leave)  # type: ignore[arg-type]
@@ -138,7 +139,7 @@ def count_trial(trial: nn.Layer, inputs: tuple[Any, ...]) -> _flops.Tally:
     paddle.set_flags({_NOTE: 1})
     try:
         with undisturbed(trial):
-            _summary.run(trial, inputs)
+            summaries.run(trial, inputs)
     finally:
         paddle.set_flags(noted)
     return tally
@@ -166,20 +167,20 @@ def _attention(module: Any, inputs: tuple[Any, ...], output: Any) -> int | None:
     if cache is not None:
         return None
     key, value = query if key is None else key, query if value is None else value
-    return _flops.attention(module, query, key, value, 1)
+    return flops.attention(module, query, key, value, 1)
 
 
-_RULES: dict[type, _flops.Rule] = {
-    **dict.fromkeys((nn.Conv1D, nn.Conv2D, nn.Conv3D), _flops.convolution),
-    **dict.fromkeys((nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose), _flops.transposed_convolution),
-    **dict.fromkeys((nn.SimpleRNN, nn.LSTM, nn.GRU), _flops.recurrent),
-    **dict.fromkeys((nn.SimpleRNNCell, nn.LSTMCell, nn.GRUCell), _flops.recurrent),
-    **dict.fromkeys((nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D), _flops.normalization),
-    **dict.fromkeys((nn.InstanceNorm1D, nn.InstanceNorm2D, nn.InstanceNorm3D), _flops.normalization),
-    **dict.fromkeys((nn.GroupNorm, nn.LayerNorm, nn.SyncBatchNorm), _flops.normalization),
-    **dict.fromkeys((nn.Embedding, nn.PReLU), _flops.free),
-    nn.Linear: _flops.linear,
+_RULES: dict[type, flops.Rule] = {
+    **dict.fromkeys((nn.Conv1D, nn.Conv2D, nn.Conv3D), flops.convolution),
+    **dict.fromkeys((nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose), flops.transposed_convolution),
+    **dict.fromkeys((nn.SimpleRNN, nn.LSTM, nn.GRU), flops.recurrent),
+    **dict.fromkeys((nn.SimpleRNNCell, nn.LSTMCell, nn.GRUCell), flops.recurrent),
+    **dict.fromkeys((nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D), flops.normalization),
+    **dict.fromkeys((nn.InstanceNorm1D, nn.InstanceNorm2D, nn.InstanceNorm3D), flops.normalization),
+    **dict.fromkeys((nn.GroupNorm, nn.LayerNorm, nn.SyncBatchNorm), flops.normalization),
+    **dict.fromkeys((nn.Embedding, nn.PReLU), flops.free),
+    nn.Linear: flops.linear,
     nn.MultiHeadAttention: _attention,
 }
 if _compat := getattr(getattr(paddle, "compat", None), "nn", None):  # since PaddlePaddle 3.3
-    _RULES[_compat.Linear] = _flops.linear
+    _RULES[_compat.Linear] = flops.linear

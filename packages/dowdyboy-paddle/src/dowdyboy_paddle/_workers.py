@@ -13,10 +13,7 @@ from paddle.io import DataLoader, get_worker_info
 from paddle.io.dataloader import worker as native_worker
 from paddle.io.dataloader.flat import _flatten_batch
 
-from dowdyboy_core._forks import wait_until_still
-from dowdyboy_core._nested import map_leaves
-from dowdyboy_core._sent_errors import Failure
-from dowdyboy_core._workers import Workers
+from dowdyboy_core.backend import Failure, Workers, map_leaves, wait_until_still
 
 _PATIENCE = 5.0
 """Seconds to wait for each worker that is told to end."""

@@ -10,8 +10,8 @@ from typing import Any
 from paddle import nn
 from paddle.optimizer import Optimizer
 
-from dowdyboy_core import ConfigError, _keep, _summary
-from dowdyboy_core._flops import FlopCount, Uncounted
+from dowdyboy_core import ConfigError
+from dowdyboy_core.model_util import FlopCount, Uncounted, keep, summaries
 
 from ._backend import PaddleBackend
 from ._trial import (
@@ -83,8 +83,8 @@ def unfreeze(model: nn.Layer, *patterns: str) -> list[str]:
 
 
 def _set_trainable(model: nn.Layer, patterns: Sequence[str], trainable: bool) -> list[str]:
-    named = _summary.parameters(check_model(model), own_parameters)
-    return [path for path, item in _summary.select(named, patterns).items() if set_trainable(item, trainable)]
+    named = summaries.parameters(check_model(model), own_parameters)
+    return [path for path, item in summaries.select(named, patterns).items() if set_trainable(item, trainable)]
 
 
 # ---- counting
@@ -99,8 +99,8 @@ def count_params(model: nn.Layer, trainable_only: bool = False) -> int:
     """
     if not isinstance(trainable_only, bool):
         raise ConfigError(f"trainable_only={trainable_only!r:.80} is not True or False.")
-    found = _summary.first_places(_summary.parameters(check_model(model), own_parameters)).values()
-    return _summary.count_elements(item for item in found if is_trainable(item) or not trainable_only)
+    found = summaries.first_places(summaries.parameters(check_model(model), own_parameters)).values()
+    return summaries.count_elements(item for item in found if is_trainable(item) or not trainable_only)
 
 
 def count_flops(model: nn.Layer, input_size: Any) -> FlopCount:
@@ -162,8 +162,8 @@ def summary(model: nn.Layer, input_size: Any = None) -> str:
         trial, inputs = make_trial(plain, input_size)
         hook_outputs(trial, shapes)
         with undisturbed(trial):
-            _summary.run(trial, inputs)
-    return _summary.table(plain, own_parameters, is_trainable, shapes)
+            summaries.run(trial, inputs)
+    return summaries.table(plain, own_parameters, is_trainable, shapes)
 
 
 # ---- checkpoints
@@ -200,7 +200,7 @@ def save_checkpoint(
         ConfigError: an argument is not acceptable.
         CheckpointError: it can't be written; the older ones stay.
     """
-    return _keep.save_numbered(PaddleBackend(), step, dir_path, model_list, optimizer_list, max_keep_num)
+    return keep.save_numbered(PaddleBackend(), step, dir_path, model_list, optimizer_list, max_keep_num)
 
 
 def save_checkpoint_unique(
@@ -229,7 +229,7 @@ def save_checkpoint_unique(
         ConfigError: an argument is not acceptable.
         CheckpointError: it can't be written; the older one stays.
     """
-    return _keep.save_labelled(PaddleBackend(), step, dir_path, model_list, optimizer_list, label)
+    return keep.save_labelled(PaddleBackend(), step, dir_path, model_list, optimizer_list, label)
 
 
 def load_checkpoint(
@@ -251,4 +251,4 @@ def load_checkpoint(
         ConfigError: an argument is not acceptable.
         CheckpointError: it is missing, damaged, or doesn't fit; the message lists every difference.
     """
-    _keep.load(PaddleBackend(), resume_dir, model_list, optimizer_list)
+    keep.load(PaddleBackend(), resume_dir, model_list, optimizer_list)

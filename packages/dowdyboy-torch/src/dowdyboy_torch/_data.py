@@ -22,21 +22,22 @@ from torch.utils.data import (
     default_collate,
 )
 
-from dowdyboy_core._data import MapParts, StreamParts
-from dowdyboy_core._order import (
+from dowdyboy_core.backend import (
     Batching,
     FixedSizeBatches,
     Isolate,
+    MapParts,
     Order,
     SampledBatches,
     SamplerOrder,
     SequentialOrder,
     ShuffledOrder,
     SingleIndices,
+    StreamParts,
+    StreamSource,
     WeightedOrder,
     known_length,
 )
-from dowdyboy_core._streams import StreamSource
 
 from ._workers import TorchWorkers
 

@@ -30,14 +30,19 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import UninitializedParameter
 
 from dowdyboy_core import SetupError, UnsupportedError
-from dowdyboy_core._config import check_process_count
-from dowdyboy_core._errors import unused_parameters
-from dowdyboy_core._failures import is_consequence
-from dowdyboy_core._replica import Exchange
-from dowdyboy_core._replica import Replica as _Replica
-from dowdyboy_core._replica import replicate as _replicate
-from dowdyboy_core._spawning import Failure, Work, run_spawned, wait_for_spawned
-from dowdyboy_core._together import end_together
+from dowdyboy_core.backend import (
+    Exchange,
+    ProcessFailure,
+    Work,
+    check_process_count,
+    end_together,
+    is_consequence,
+    run_spawned,
+    unused_parameters,
+    wait_for_spawned,
+)
+from dowdyboy_core.backend import Replica as _Replica
+from dowdyboy_core.backend import replicate as _replicate
 
 
 def from_environment() -> tuple[int, int, int]:
@@ -302,7 +307,7 @@ def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -
     wait_for_spawned(launch, function, args, _error)
 
 
-def _error(failure: Failure) -> Exception:
+def _error(failure: ProcessFailure) -> Exception:
     from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
     if failure.raised:

@@ -2,9 +2,9 @@
 
 import torch
 
-from dowdyboy_core._version import require
+from dowdyboy_core.backend import require_version
 
 LEAST = (2, 13)
 """The oldest version, as in pyproject.toml."""
 
-require("PyTorch", "torch", torch.__version__, LEAST)
+require_version("PyTorch", "torch", torch.__version__, LEAST)

@@ -9,11 +9,15 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from dowdyboy_core._data import StreamParts
-from dowdyboy_core._dealt import loaders_within
-from dowdyboy_core._order import known_length
-from dowdyboy_core._own import OwnReading, note_reader, reads_for_itself
-from dowdyboy_core._stopping import WorkerInit
+from dowdyboy_core.backend import (
+    OwnReading,
+    StreamParts,
+    WorkerInit,
+    known_length,
+    loaders_within,
+    note_reader,
+    reads_for_itself,
+)
 
 from ._data import _reseed
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._state import Array, check_entries, check_groups
+from dowdyboy_core.backend import Array, check_entries, check_groups
 
 _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dowdyboy_core import Point, SetupError
-from dowdyboy_core._framed import Frame, as_float32, cut_file, read_records
-from dowdyboy_core._lines import append_whole
-from dowdyboy_core._tracker import Drawn
+from dowdyboy_core.backend import Drawn, Frame, append_whole, as_float32, cut_file, read_records
 
 _ANY = re.compile(r".*tfevents\.(\d+)\..*")
 _OURS = re.compile(r"events\.out\.tfevents\.\d+\.dowdyboy\.(\d+)")

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dowdyboy_core import ConfigError, _copies, _flops, _summary
-from dowdyboy_core._rng import RandomStreams
+from dowdyboy_core import ConfigError
+from dowdyboy_core.backend import RandomStreams
+from dowdyboy_core.model_util import copies, flops, summaries
 
 from ._backend import TorchBackend
 
@@ -66,14 +67,14 @@ def make_trial(model: nn.Module, input_size: Any) -> tuple[nn.Module, tuple[Any,
     Raises:
         ConfigError: the model can't be copied, or the inputs are none.
     """
-    trial = _copies.copy_model(model, _without_graph).eval()
+    trial = copies.copy_model(model, _without_graph).eval()
     made = (item for item in trial.parameters() if not nn.parameter.is_lazy(item))
     weight = next((item for item in made if torch.is_floating_point(item)), torch.empty(0))
 
     def make(shape: tuple[int, ...]) -> torch.Tensor:
         return torch.ones(shape, dtype=weight.dtype, device=weight.device)
 
-    inputs = _summary.read_inputs(input_size, lambda value: isinstance(value, torch.Tensor), make)
+    inputs = summaries.read_inputs(input_size, lambda value: isinstance(value, torch.Tensor), make)
     return trial, tuple(item.detach().clone() for item in inputs)
 
 
@@ -90,9 +91,9 @@ def _watched(trial: nn.Module) -> list[nn.Module]:
 def hook_outputs(trial: nn.Module, shapes: dict[str, str]) -> None:
     """Lets each module of a trial note the shape of its output, by path."""
     watched = set(map(id, _watched(trial)))
-    for path, module in _summary.first_places(_summary.walk(trial)).items():
+    for path, module in summaries.first_places(summaries.walk(trial)).items():
         if id(module) in watched:
-            module.register_forward_hook(_summary.shape_hook(shapes, path))
+            module.register_forward_hook(summaries.shape_hook(shapes, path))
 
 
 @contextmanager
@@ -130,7 +131,7 @@ def _uncompiled() -> Iterator[None]:
         yield
 
 
-def count_trial(trial: nn.Module, inputs: tuple[Any, ...]) -> _flops.Tally:
+def count_trial(trial: nn.Module, inputs: tuple[Any, ...]) -> flops.Tally:
     """Runs a trial and counts its operations.
 
     Raises:
@@ -140,13 +141,13 @@ def count_trial(trial: nn.Module, inputs: tuple[Any, ...]) -> _flops.Tally:
     from torch.utils.flop_counter import FlopCounterMode
 
     meter = FlopCounterMode(display=False)
-    tally = _flops.Tally(trial, _RULES, _has_own, meter.get_total_flops)
+    tally = flops.Tally(trial, _RULES, _has_own, meter.get_total_flops)
     for module in _watched(trial):
         module.register_forward_pre_hook(tally.enter)
         module.register_forward_hook(tally.leave)
     # Attention by plain matrix products, since the meter doesn't know every fused kernel.
     with undisturbed(trial), sdpa_kernel(SDPBackend.MATH), meter:
-        _summary.run(trial, inputs)
+        summaries.run(trial, inputs)
     return tally
 
 
@@ -154,17 +155,17 @@ def _attention(module: Any, inputs: tuple[Any, ...], output: Any) -> int | None:
     if len(inputs) < 3 or module.bias_k is not None or module.add_zero_attn:
         return None
     query, key, value = inputs[:3]
-    return _flops.attention(module, query, key, value, 1 if module.batch_first and len(key.shape) == 3 else 0)
+    return flops.attention(module, query, key, value, 1 if module.batch_first and len(key.shape) == 3 else 0)
 
 
-_RULES: dict[type, _flops.Rule] = {
-    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _flops.convolution),
-    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _flops.transposed_convolution),
-    **dict.fromkeys((nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell), _flops.recurrent),
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), _flops.normalization),
-    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _flops.normalization),
-    **dict.fromkeys((nn.GroupNorm, nn.LayerNorm, nn.RMSNorm), _flops.normalization),
-    **dict.fromkeys((nn.Embedding, nn.PReLU), _flops.free),
-    nn.Linear: _flops.linear,
+_RULES: dict[type, flops.Rule] = {
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), flops.convolution),
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), flops.transposed_convolution),
+    **dict.fromkeys((nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell), flops.recurrent),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), flops.normalization),
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), flops.normalization),
+    **dict.fromkeys((nn.GroupNorm, nn.LayerNorm, nn.RMSNorm), flops.normalization),
+    **dict.fromkeys((nn.Embedding, nn.PReLU), flops.free),
+    nn.Linear: flops.linear,
     nn.MultiheadAttention: _attention,
 }

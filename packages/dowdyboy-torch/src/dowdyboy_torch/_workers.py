@@ -10,8 +10,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data._utils import signal_handling
 from torch.utils.data._utils import worker as native_worker
 
-from dowdyboy_core._sent_errors import Failure
-from dowdyboy_core._workers import Workers
+from dowdyboy_core.backend import Failure, Workers
 
 
 class TorchWorkers(Workers):

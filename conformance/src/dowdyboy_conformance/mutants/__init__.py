@@ -1,0 +1,56 @@
+"""Backends that are deliberately wrong in one point each, and the checks that must notice.
+
+A mutant is a harness like any other, in one of the modules of this folder, by topic. To run what must notice one:
+
+    pytest --pyargs dowdyboy_conformance -p dowdyboy_conformance.mutants --backend dowdyboy_conformance.mutants:NoStep
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Generator
+
+import pytest
+
+from .mutant import EXPECTED, Mutant, Spoilt
+
+__all__ = ["CONTROL", "EXPECTED", "Spoilt", "backend_of"]
+
+CONTROL = Mutant
+
+for _module in sorted(found.name for found in pkgutil.iter_modules(__path__)):
+    importlib.import_module(f"{__name__}.{_module}")
+_all: list[type[Spoilt]] = [CONTROL, *EXPECTED]
+globals().update({mutant.__name__: mutant for mutant in _all})
+
+
+def backend_of(mutant: type[Spoilt]) -> str:
+    """What ``--backend`` calls a mutant."""
+    return f"{__name__}:{mutant.__name__}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the checks that a mutant must fail, and for the control all of those."""
+    wanted = {backend_of(mutant): set().union(*checks.values()) for mutant, checks in EXPECTED.items()}
+    wanted[backend_of(CONTROL)] = set().union(*wanted.values())
+    kept = []
+    for item in items:
+        name, _, parameters = item.name.partition("[")
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None and callspec.params.get("processes", 2) != 2:
+            continue  # starting three is slow, and two show it as well
+        if name in wanted.get(parameters.rstrip("]").split("-")[0], ()):
+            kept.append(item)
+    items[:] = kept
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Has a mutant's alterations last for the time of one check, since other harnesses have checks in this process."""
+    callspec = getattr(item, "callspec", None)
+    harness = None if callspec is None else callspec.params.get("harness")
+    with pytest.MonkeyPatch.context() as patch:
+        if isinstance(harness, Spoilt):
+            harness.alter(patch)
+        return (yield)

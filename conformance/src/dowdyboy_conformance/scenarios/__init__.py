@@ -1,0 +1,1 @@
+"""What several processes do together, for checks to look at."""

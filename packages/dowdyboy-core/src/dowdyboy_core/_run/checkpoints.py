@@ -1,0 +1,237 @@
+"""The checkpoints of a run: which there are, which to keep, and which one to go on from."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dowdyboy_core._disk.files import Content, FolderReader, Weights, is_whole, prepare, read_index, write_folder
+from dowdyboy_core._disk.folders import remove_folder, tidy, where_it_lies
+from dowdyboy_core._errors import CheckpointError
+
+_KINDS = ("epoch", "last_epoch", "best_epoch")
+_NAME = re.compile(rf"({'|'.join(_KINDS)})_([1-9][0-9]*)")
+
+
+@dataclass
+class Snapshot:
+    """All that a checkpoint holds, in memory.
+
+    Attributes:
+        index: what ``checkpoint.json`` says: epoch, batch, steps, best, versions, …
+        weights: arrays by name (``model_0``, ``component_0``), as plain safetensors files.
+        trees: everything else by name (``optimizer_0``, ``lr_scheduler_0``, ``scaler``, ``rng``, ``records``).
+    """
+
+    index: dict[str, Any]
+    weights: dict[str, Weights] = field(default_factory=dict)
+    trees: dict[str, Any] = field(default_factory=dict)
+
+    def content(self) -> Content:
+        """What its folder will hold.
+
+        Raises:
+            CheckpointError: something can't be stored.
+        """
+        return prepare(self.index, self.weights, self.trees)
+
+
+_COUNTS = ("run", "world_size", "metrics_bytes", "epoch", "batch", "train_step", "val_step")
+_TEXTS: tuple[str, ...] = ("dowdyboy", "backend", "backend_version", "python", "name", "precision", "best_type")
+_FILE = re.compile(r"((model|component|optimizer|lr_scheduler)_[0-9]+|scaler|rng|records)\.(json|safetensors)")
+_MAX_COUNT = 2**53  # more than any run comes to
+_TREES = {"rng": list, "records": dict, "scaler": dict}
+
+
+def _check_index(folder: Path, index: Mapping[str, Any], weights_only: bool) -> None:
+    """Refuses an index that says something of another kind than this version writes."""
+    wrong = [name for name in (("backend",) if weights_only else _TEXTS) if not isinstance(index.get(name), str)]
+    if not weights_only:
+        wrong += [name for name in _COUNTS if not _is_count(index.get(name))]
+        wrong += [name for name in ("val_batch", "best_epoch") if not _is_count(_or_zero(index, name))]
+        best = index.get("best", "nothing")
+        if best is not None and not (type(best) is float and math.isfinite(best)):
+            wrong.append("best")
+    if wrong:
+        raise CheckpointError(
+            f"checkpoint.json in {str(folder)!r} has no {wrong[0]} of the right kind: "
+            f"{index.get(wrong[0], 'nothing')!r:.80}. Use another checkpoint."
+        )
+
+
+def _or_zero(index: Mapping[str, Any], name: str) -> Any:
+    """What the index says, with 0 for null."""
+    value = index.get(name, "nothing")
+    return 0 if value is None else value
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_COUNT
+
+
+def read_snapshot(folder: Path, *, weights_only: bool = False) -> Snapshot:
+    """Reads a whole checkpoint, every file checked against its digest.
+
+    Raises:
+        CheckpointError: it is missing, damaged or not ours.
+    """
+    reader = FolderReader(where_it_lies(folder))
+    _check_index(folder, reader.index, weights_only)
+    names = {name for name in reader.names() if _FILE.fullmatch(name)}  # a later version may add others
+    stems = {Path(name).stem for name in names}
+    trees = {name for name in stems if f"{name}.json" in names}
+    weights = {name: reader.weights(name) for name in sorted(stems - trees)}
+    found = {} if weights_only else {name: reader.tree(name) for name in sorted(trees)}
+    for name, kind in () if weights_only else _TREES.items():
+        if not isinstance(found.get(name), kind):
+            raise CheckpointError(f"{str(folder)!r} has no {name}.json of the right kind. Use another checkpoint.")
+    return Snapshot(reader.index, weights, found)
+
+
+class CheckpointFolder:
+    """``out_dir/checkpoint``: at most one ``last_epoch_N``, at most one ``best_epoch_N``, any number of ``epoch_N``."""
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        self.path = path
+        self._warn = warn
+        self._told: set[str] = set()
+
+    def tidy(self) -> None:
+        """Clears away what a killed run left: a checkpoint that is half-written, or whose successor is there.
+
+        Where the disk won't have it, that is reported.
+        """
+        try:
+            tidy(self.path, lambda name: _NAME.fullmatch(name) is not None, is_whole)
+            for kind in ("last_epoch", "best_epoch"):
+                if len(self._folders(kind)) > 1:
+                    self._keep_newest(kind)
+        except OSError as error:
+            self._warn(f"{str(self.path)!r} can't be tidied: {error}. What a killed run left there stays for now.")
+
+    def _keep_newest(self, kind: str) -> None:
+        by_age = [path for _, _, path in sorted(self._ages(kind), reverse=True)]
+        whole = next((path for path in by_age if self._is_whole(path)), None)
+        for path in by_age[by_age.index(whole) + 1 :] if whole is not None else ():
+            self._remove(path)
+
+    def _is_whole(self, path: Path) -> bool:
+        try:
+            FolderReader(path).verify()
+        except CheckpointError as error:
+            self._pass_over(path, error)
+            return False
+        return True
+
+    def _pass_over(self, path: Path, error: Exception) -> None:
+        text = f"Checkpoint {str(path)!r} is passed over: {str(error).removesuffix(' Use another checkpoint.')}"
+        if text not in self._told:  # it may come up for several reasons, and is one problem
+            self._told.add(text)
+            self._warn(text)
+
+    def save(self, kind: str, epoch: int, content: Content) -> bool:
+        """Writes ``{kind}_{epoch}``; of ``last_epoch`` and ``best_epoch`` the older one goes afterwards.
+
+        A disk that won't have it is reported, and the older checkpoints stay.
+
+        Returns:
+            Whether it is there.
+        """
+        folder = self.path / f"{kind}_{epoch}"
+        try:
+            write_folder(folder, content)
+        except OSError as error:
+            self._warn(f"Checkpoint {str(folder)!r} could not be saved: {error}. Training goes on without it.")
+            return False
+        for other in () if kind == "epoch" else self._folders(kind) - {folder}:
+            self._remove(other)
+        return True
+
+    def _remove(self, path: Path) -> None:
+        if path.is_symlink():  # somebody has put it there on purpose
+            return
+        try:
+            remove_folder(path)
+        except OSError as error:
+            self._warn(f"The old checkpoint {str(path)!r} can't be removed: {error}. It is tried again later.")
+
+    def _folders(self, kind: str) -> set[Path]:
+        # Whole names: best_epoch_1 is neither best_epoch_12 nor the folder best_epoch_1_mine.
+        found = set()
+        for path in self.path.iterdir() if self.path.is_dir() else ():
+            match = _NAME.fullmatch(path.name)
+            if match is not None and match[1] == kind and path.is_dir():
+                found.add(path)
+        return found
+
+    def newest(self) -> tuple[Path, Snapshot] | None:
+        """The newest checkpoint that is whole, with its content; None if there is none."""
+        for _, _, path in sorted(self._ages(), reverse=True):
+            try:
+                return path, read_snapshot(path)
+            except CheckpointError as error:
+                self._pass_over(path, error)
+        return None
+
+    def best(self) -> Mapping[str, Any] | None:
+        """What the index of the best checkpoint says, if there is one and it is whole."""
+        for _, _, path in sorted(self._ages("best_epoch"), reverse=True):
+            if self._is_whole(path):
+                return read_index(path)
+        return None
+
+    def has(self, kind: str, epoch: int, index: Mapping[str, Any]) -> bool:
+        """Whether ``{kind}_{epoch}`` is there, with that index, and with files of the sizes that it says."""
+        path = self.path / f"{kind}_{epoch}"
+        try:
+            reader = FolderReader(path)
+            reader.measure()
+        except CheckpointError:
+            return False
+        return reader.index == index
+
+    def holds_later(self, index: Mapping[str, Any]) -> bool:
+        """Whether a whole checkpoint lies here that had come further than the one with this index."""
+        return any(age > _age_of(index) and self._is_whole(path) for age, _, path in self._ages())
+
+    def last_run(self) -> int:
+        """The number of the newest run that has a checkpoint here; 0 if there is none."""
+        return max((age[0] for age, _, _ in self._ages()), default=0)
+
+    def _ages(self, *kinds: str) -> list[tuple[Age, str, Path]]:
+        """How far each checkpoint had come, its name and its path: what orders them without asking a clock."""
+        found = []
+        for path in sorted(path for kind in kinds or _KINDS for path in self._folders(kind)):
+            try:
+                index = read_index(path)
+                _check_index(path, index, weights_only=False)
+            except CheckpointError as error:
+                self._pass_over(path, error)
+                continue
+            found.append((_age_of(index), path.name, path))
+        return found
+
+
+Age = tuple[int, int, int, int]
+"""Run, epochs that are over, training batches of the next one, and validation batches after these."""
+
+
+def _age_of(index: Mapping[str, Any]) -> Age:
+    in_validation = -1 if index["val_batch"] is None else int(index["val_batch"])
+    return int(index["run"]), int(index["epoch"]), int(index["batch"]), in_validation
+
+
+def numbered(names: Mapping[str, Any], stem: str) -> list[Any]:
+    """The values of ``stem_0``, ``stem_1``, … in numeric order.
+
+    Raises:
+        CheckpointError: a number is left out.
+    """
+    numbers = sorted(int(match[1]) for name in names if (match := re.fullmatch(stem + r"_(\d+)", name)))
+    if numbers != list(range(len(numbers))):
+        raise CheckpointError(f"The checkpoint holds {stem} number {numbers}, and some between are missing.")
+    return [names[f"{stem}_{number}"] for number in numbers]

@@ -1,0 +1,248 @@
+"""Records: values that hooks set down batch by batch, one stacked tensor a name at the end."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dowdyboy_core._errors import ConfigError
+from dowdyboy_core.backend.seam import Backend
+from dowdyboy_core.backend.trees import Array
+
+_RANK_OF_TYPE = ("bool", "int64", "float32", "float64")
+_STORED = {"bool": "BOOL", "int64": "I64", "float32": "F32", "float64": "F64"}
+_TYPE_OF_PYTHON = {bool: "bool", int: "int64", float: "float32"}
+_CODE = {"bool": "b", "int64": "q", "float32": "d", "float64": "d"}
+_LARGEST = 2**63
+
+
+class _Column:
+    """The values of one name: all of one shape, of a type that holds them all.
+
+    Numbers are packed, at eight bytes each; anything else is kept in a list.
+    """
+
+    __slots__ = ("dtype", "head", "plain", "positions", "shape", "values")
+
+    def __init__(self, dtype: str, shape: tuple[int, ...]) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.head: Any = None  # values that are stacked already: gathered, or read from a checkpoint
+        self.values: array[Any] | list[Any] = [] if shape else array(_CODE[dtype])
+        self.plain: type | None = None  # what may be appended as it is, if its type is just this one
+        self.positions = array("q")  # of all values, where there are several processes
+        self._choose_plain()
+
+    def add(self, dtype: str, value: Any) -> None:
+        if dtype != self.dtype and _RANK_OF_TYPE.index(dtype) > _RANK_OF_TYPE.index(self.dtype):
+            self.dtype = dtype
+            if isinstance(self.values, array):
+                self.values = array(_CODE[dtype], self.values)
+                self._choose_plain()
+        if type(value) not in _TYPE_OF_PYTHON and isinstance(self.values, array):
+            self.values = self.values.tolist()
+            self._choose_plain()
+        self.values.append(value)
+
+    def _choose_plain(self) -> None:
+        code = self.values.typecode if isinstance(self.values, array) else None
+        self.plain = {"q": int, "d": float}.get(code or "")
+
+
+class Records:
+    """Collects values without waiting for the device; the cost of a value doesn't depend on how many there are."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._columns: dict[str, _Column] = {}
+        self._stacked: dict[str, Any] | None = None
+        self._alone = backend.world_size == 1
+        self.position = 0
+        """Where the running batch stands among all batches of all processes; the loop sets it."""
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Adds one value to each name.
+
+        Raises:
+            ConfigError: not a mapping, a name that is no str, a value that is no number, array or tensor, or one of
+                another shape than the name has had before.
+        """
+        columns = self._columns
+        if type(values) is not dict and not isinstance(values, Mapping):
+            raise ConfigError(f"set_records got {values!r:.80}, which is no dict. Give {{name: value}}.")
+        for name, value in values.items():
+            column = columns.get(name)
+            if column is None or type(value) is not column.plain or (type(value) is int and not _fits(value)):
+                self._add_checked(values)
+                break
+        else:  # as nearly always: numbers like those before them
+            for name, value in values.items():
+                columns[name].values.append(value)
+        if not self._alone:
+            for name in values:
+                columns[name].positions.append(self.position)
+        self._stacked = None
+
+    def _add_checked(self, values: Mapping[str, Any]) -> None:
+        checked = [(self._check(name, value)) for name, value in values.items()]
+        for name, dtype, shape, kept in checked:  # only now, so that a bad value leaves no half-added row
+            column = self._columns.get(name)
+            if column is None:
+                column = self._columns[name] = _Column(dtype, shape)
+            column.add(dtype, kept)
+
+    def _check(self, name: str, value: Any) -> tuple[str, str, tuple[int, ...], Any]:
+        dtype = _TYPE_OF_PYTHON.get(type(value))
+        shape: tuple[int, ...] = ()
+        if dtype is None:
+            dtype, shape, kept = self._check_array(name, value)
+        elif type(value) is int and not _fits(value):
+            raise ConfigError(
+                f"Record {name!r} got {value!r:.80}, which is no int64. Record smaller integers, or floats."
+            )
+        else:
+            kept = value
+        if not isinstance(name, str):
+            raise ConfigError(f"set_records got the name {name!r}. Names of records are of type str.")
+        column = self._columns.get(name)
+        if column is not None and column.shape != shape:
+            raise ConfigError(
+                f"Record {name!r} got a value of shape {shape}; its values so far have shape {column.shape}. "
+                "Record values of one shape under a name, for example one number a sample in a loop."
+            )
+        return name, dtype, shape, kept
+
+    def _check_array(self, name: str, value: Any) -> tuple[str, tuple[int, ...], Any]:
+        described = self._backend.describe_tensor(value)
+        if described is not None:
+            kept = self._backend.keep_tensor(value)
+        elif type(value).__module__ == "numpy" and hasattr(value, "dtype"):
+            described, kept = (value.dtype.name, tuple(value.shape)), value.copy() if value.ndim else value.item()
+        elif isinstance(value, (list, tuple)):
+            import numpy as np
+
+            try:
+                kept = np.asarray(value)
+            except ValueError as error:
+                raise ConfigError(f"Record {name!r} got a ragged list: {value!r:.80}.") from error
+            dtype = "float32" if kept.dtype.name == "float64" else kept.dtype.name  # as for single floats
+            described = (dtype, kept.shape)
+        else:
+            raise ConfigError(
+                f"Record {name!r} got {value!r:.80} of type {type(value).__name__}. "
+                "Record numbers, bools, lists of them, NumPy arrays or tensors."
+            )
+        return _widened(name, described[0]), described[1], kept
+
+    def stacked(self) -> dict[str, Any]:
+        """One tensor a name, of shape (number of values, *shape of a value)."""
+        if self._stacked is None:
+            self._stacked = {name: self._stack(column) for name, column in self._columns.items()}
+        return self._stacked
+
+    def _stack(self, column: _Column) -> Any:
+        values: Any = column.values
+        if isinstance(values, array):
+            import numpy as np
+
+            values = np.array(values).astype(column.dtype)
+        tail = [self._backend.stack(values, column.dtype)] if len(values) else []
+        head = [] if column.head is None else [self._backend.cast(column.head, column.dtype)]
+        return self._backend.concatenate(head + tail) if head and tail else (head + tail)[0]
+
+    def gather(self) -> None:
+        """Brings together the values of all processes, in the order that one process would have had them in.
+
+        Raises:
+            ConfigError: a name has values of different shapes on different processes.
+        """
+        if not self._alone:
+            self.load_state(self.state())
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._columns = {}
+        self._stacked = None
+
+    def state(self) -> dict[str, Any]:
+        """All values so far of all processes, as a tree; every process has to ask."""
+        own = {
+            name: {
+                "dtype": column.dtype,
+                "shape": list(column.shape),
+                "positions": column.positions.tolist(),
+                "values": self._backend.tensor_state(tensor),
+            }
+            for (name, column), tensor in zip(self._columns.items(), self.stacked().values(), strict=True)
+        }
+        return own if self._alone else merge(self._backend.gather(own))
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes up the values that ``state`` gave."""
+        self.clear()
+        for name, stored in state.items():
+            column = self._columns[name] = _Column(stored["dtype"], tuple(stored["shape"]))
+            column.head = self._backend.tensor_from_state(stored["values"])
+            # A run of one process that goes on with several has written no positions: all of it came before.
+            positions = stored["positions"] or ([0] * len(column.head) if not self._alone else [])
+            column.positions = array("q", positions)
+
+
+def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The states of several processes as one, each name's values in the order of their positions.
+
+    Raises:
+        ConfigError: a name has values of different shapes.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    # The order of the names, too, is that of one process: by the batch that each was first recorded in, and within it.
+    first: dict[str, tuple[int, int]] = {}
+    for state in states:
+        for place, (name, stored) in enumerate(state.items()):
+            found.setdefault(name, []).append(stored)
+            begun = (min(stored["positions"], default=0), place)
+            first[name] = min(first.get(name, begun), begun)
+    return {name: _merge_column(name, found[name]) for name in sorted(found, key=lambda name: first[name])}
+
+
+def _merge_column(name: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    import numpy as np
+
+    shapes = {tuple(part["shape"]) for part in parts}
+    if len(shapes) > 1:
+        raise ConfigError(
+            f"Record {name!r} has values of the shapes {sorted(shapes)} on different processes. Record values of one "
+            "shape under a name."
+        )
+    dtype = max((part["dtype"] for part in parts), key=_RANK_OF_TYPE.index)
+    arrays = [
+        np.frombuffer(bytes(part["values"].data), part["dtype"]).reshape(-1, *part["shape"]).astype(dtype)
+        for part in parts
+    ]
+    positions = np.concatenate([np.asarray(part["positions"], np.int64) for part in parts])
+    order = np.argsort(positions, kind="stable")
+    values = np.ascontiguousarray(np.concatenate(arrays)[order])
+    return {
+        "dtype": dtype,
+        "shape": parts[0]["shape"],
+        "positions": positions[order].tolist(),
+        "values": Array(_STORED[dtype], values.shape, values.reshape(-1).view(np.uint8)),
+    }
+
+
+def _fits(number: int) -> bool:
+    return -_LARGEST <= number < _LARGEST
+
+
+def _widened(name: str, dtype: str) -> str:
+    """The type a record of this type is kept in: bool, int64, float32 or float64."""
+    if dtype in _RANK_OF_TYPE:
+        return dtype
+    if dtype in ("float16", "bfloat16"):
+        return "float32"
+    if dtype.startswith(("int", "uint")):
+        return "int64"
+    raise ConfigError(
+        f"Record {name!r} got a value of type {dtype}. Record bools, integers or real floating-point numbers."
+    )

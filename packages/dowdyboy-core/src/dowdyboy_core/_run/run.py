@@ -1,0 +1,170 @@
+"""What one run is made of, put together once and handed to whoever works on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dowdyboy_core import log
+from dowdyboy_core._config import TrainerConfig
+from dowdyboy_core._disk.folders import make_folder
+from dowdyboy_core._disk.lock import RunLock
+from dowdyboy_core._errors import ConfigError
+from dowdyboy_core.backend.points import Tracker
+from dowdyboy_core.backend.random_streams import RandomStreams
+from dowdyboy_core.backend.seam import Backend
+
+from .assembly import Assembly
+from .metrics import MetricLog
+from .position import Position
+from .records import Records
+from .stepping import LossScaler, Stepper
+from .stopping import Stopping
+
+
+@dataclass
+class Run:
+    """The parts of a run that more than one collaborator needs.
+
+    Attributes:
+        config: the settings.
+        backend: the framework, in this process.
+        out_dir: where the run's files go.
+        precision: the precision in force.
+        lock: keeps other runs out of ``out_dir``.
+        messages: the text log.
+        streams: the random streams of this process.
+        parts: loaders, models, components, optimizers and schedulers.
+        records: those of training and validation.
+        stepper: backward and step.
+        position: how far the run has come.
+        metrics: the curves.
+        stopping: whether a signal asks to stop.
+    """
+
+    config: TrainerConfig
+    backend: Backend
+    out_dir: Path
+    precision: str
+    lock: RunLock
+    messages: log.RunLog
+    streams: RandomStreams
+    parts: Assembly
+    records: Records
+    stepper: Stepper
+    position: Position
+    metrics: MetricLog
+    stopping: Stopping
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and logs."""
+        return self.backend.rank == 0
+
+    def tell(self, text: object) -> None:
+        """Says a line on the screen and in the text log; in the main process only."""
+        if self.is_main:
+            self.messages.write(text)
+
+    def warn(self, text: str) -> None:
+        """Says what the user should know; in the main process only."""
+        if self.is_main:
+            self.messages.write(text, logging.WARNING)
+
+
+def set_up(config: TrainerConfig, backend: Backend) -> Run:
+    """Takes the device, makes the folder and the text log, and puts the parts of a run together.
+
+    Raises:
+        ConfigError: the settings contradict each other or the backend, or ``out_dir`` can't be written to.
+    """
+    if not isinstance(config, TrainerConfig):
+        raise ConfigError(f"Trainer got {config!r:.80}, which is no TrainerConfig. Give TrainerConfig(...).")
+    _check_config(config, backend)
+    backend.open(config.device_request)
+    out_dir = _writable(Path(config.out_dir))
+    messages = log.RunLog()
+    if backend.rank == 0:
+        messages.open(out_dir / f"{config.name}_run.log", logging.INFO, log.FORMAT, "a")
+    # Nothing that closes the files at the end may hold the trainer: it would never end before the program does.
+    warn = partial(messages.write, level=logging.WARNING)
+    precision = _enable_precision(config.mixed_precision, backend, warn)
+    streams = RandomStreams(backend)
+    streams.seed(config.seed)
+    lock = RunLock(out_dir, warn)
+    # Of the workers of a process nobody else knows.
+    parts = Assembly(config, backend, streams, warn=warn if backend.rank == 0 else log.warn)
+    return Run(
+        config=config,
+        backend=backend,
+        out_dir=out_dir,
+        precision=precision,
+        lock=lock,
+        messages=messages,
+        streams=streams,
+        parts=parts,
+        records=Records(backend),
+        stepper=Stepper(
+            backend, config.accumulate_steps, config.clip_grad_norm, LossScaler(enabled=precision == "fp16")
+        ),
+        position=Position(),
+        metrics=MetricLog(
+            out_dir / "metrics.jsonl",
+            out_dir / "log",
+            _tracker_opener(config, backend, out_dir / "log"),
+            warn,
+            partial(_read, backend),
+            lock.moment,
+            waits=config.resume is not None,
+        ),
+        stopping=Stopping(backend.largest, backend.rank, backend.world_size),
+    )
+
+
+def _enable_precision(asked: str, backend: Backend, warn: Callable[[str], None]) -> str:
+    precision = backend.enable_precision(asked)
+    if precision != asked and backend.rank == 0:
+        warn(
+            f"mixed_precision={asked!r} can't be had on {backend.device()} with {backend.name}; {precision!r} is in "
+            "force."
+        )
+    return precision
+
+
+def _tracker_opener(config: TrainerConfig, backend: Backend, folder: Path) -> Callable[[], Tracker] | None:
+    asked = config.log_with
+    if asked == "none" or not backend.trackers:
+        return None
+    return partial(backend.open_tracker, backend.trackers[0] if asked == "auto" else asked, folder)
+
+
+def _read(backend: Backend, value: Any) -> float:
+    return value if isinstance(value, float) else backend.to_float(value)
+
+
+def _check_config(config: TrainerConfig, backend: Backend) -> None:
+    """The checks that need more than one field, or the backend."""
+    accepted = ("auto", "none", *backend.trackers)
+    if config.log_with not in accepted:
+        listed = ", ".join(repr(name) for name in accepted)
+        raise ConfigError(f"log_with={config.log_with!r} is not one of {listed}.")
+    if config.accumulate_steps > 1 and not config.auto_optimize:
+        raise ConfigError(
+            f"accumulate_steps={config.accumulate_steps} needs auto_optimize=True. With auto_optimize=False call "
+            "zero_grad, backward and step in train_step as often as you like."
+        )
+
+
+def _writable(out_dir: Path) -> Path:
+    try:
+        make_folder(out_dir)
+    except OSError as error:
+        raise ConfigError(f"out_dir={str(out_dir)!r} can't be made: {error}. Give a folder that can be.") from error
+    if not os.access(out_dir, os.W_OK | os.X_OK):
+        raise ConfigError(f"out_dir={str(out_dir)!r} can't be written to. Give a folder that can be.")
+    return out_dir

@@ -1,0 +1,300 @@
+"""When a checkpoint is written, which one is the best, and how a run goes on from one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dowdyboy_core._disk.files import Content
+from dowdyboy_core._disk.writer import Writer
+from dowdyboy_core._errors import CheckpointError, SetupError
+from dowdyboy_core.backend.signals import Stopped
+from dowdyboy_core.rand import derive_seed
+
+from .checkpoints import CheckpointFolder, Snapshot, read_snapshot
+from .run import Run
+from .snapshots import apply_all, apply_weights, check_equal_weights, check_streams, take_snapshot
+
+
+class Saver:
+    """Saves a run, and takes one up again.
+
+    Args:
+        run: what is saved, and what is put in place.
+
+    Attributes:
+        checkpoints: the folder of the run's checkpoints.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._config = run.config
+        self._backend = run.backend
+        self._position = run.position
+        self.checkpoints = CheckpointFolder(run.out_dir / "checkpoint", run.warn)
+        self._resumed: Snapshot | None = None
+        self._curves_end: int | None = None  # length of metrics.jsonl at the resumed checkpoint, if that is our own
+        self._number = 1  # of this run among those that were in out_dir
+        self._unsaved: dict[str, str] = {}
+        self._writer = Writer()
+
+    # ---- taking up
+
+    def load(self, folder: Path, *, weights_only: bool = False) -> None:
+        """Takes up what a checkpoint holds, for the next ``begin`` to go on from.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or doesn't fit the models and optimizers that were set.
+            SetupError: there are no models yet.
+        """
+        self._writer.wait()
+        self._put_in_place(folder, read_snapshot(folder, weights_only=weights_only), weights_only)
+
+    def _put_in_place(self, folder: Path, snapshot: Snapshot, weights_only: bool) -> None:
+        if not self._run.parts.models:
+            raise SetupError("load_checkpoint needs the models to load into. Call set_model or set_models first.")
+        if weights_only:
+            apply_weights(self._backend, self._run.parts, snapshot, folder)
+            self._run.tell(f"took the weights of {str(folder)!r}")
+            return
+        check_streams(self._backend, self._run.streams, snapshot, folder)
+        apply_all(self._run, snapshot, folder)
+        self._position.load_state(snapshot.index)
+        self._adapt_to_world_size(snapshot)
+        # What is still needed: the streams when the loader has been started, and not the weights' memory until then.
+        self._resumed = Snapshot(snapshot.index, trees={"rng": snapshot.trees["rng"]})
+        own = folder.resolve().parent == self.checkpoints.path.resolve()
+        self._curves_end = int(snapshot.index["metrics_bytes"]) if own else None
+        epochs, steps = self._position.epoch, self._position.train_step
+        self._run.tell(f"resumed from {str(folder)!r}: {epochs} epochs, {steps} steps")
+
+    def _adapt_to_world_size(self, snapshot: Snapshot) -> None:
+        before = int(snapshot.index["world_size"])
+        if before == self._backend.world_size:
+            return
+        # Within an epoch the batches that all processes had done are skipped, as nearly as the new number allows.
+        self._position.batch = self._position.batch * before // self._backend.world_size
+        if self._position.val_batch is not None:
+            self._position.val_batch = self._position.val_batch * before // self._backend.world_size
+        self._run.warn(
+            f"The checkpoint was saved by {before} processes and this run has {self._backend.world_size}: it goes on, "
+            "but not with the numbers that an uninterrupted run would have had."
+        )
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other runs out of ``out_dir``: nothing in it is changed by a fit before, or once that has ended.
+
+        Raises:
+            SetupError: another one is under way there; in all processes, of which the first one looks.
+        """
+        problem = self._backend.gather(self._run.lock.take() if self._run.is_main else "")[0]
+        if problem:
+            raise SetupError(problem)
+        try:
+            yield
+        finally:
+            self._run.lock.release()
+
+    def begin(self) -> None:
+        """Brings the run to its start, or to where a checkpoint left it."""
+        self._unsaved = {}
+        if self._run.is_main:
+            self.checkpoints.tidy()
+        self._backend.barrier()
+        if self._resumed is None and self._config.resume is not None:
+            self._resume()
+        self._run.streams.seed(derive_seed(self._config.seed, "fit", self._backend.rank))
+        if self._resumed is None:
+            self._run.records.clear()
+            self._position.restart()
+        if self._run.is_main:
+            self._begin_files()
+        if self._resumed is not None and self._config.save_best and self._config.enable_save_checkpoint:
+            self._position.best, self._position.best_epoch = self._backend.gather(self._best_of_all())[0]
+
+    def _best_of_all(self) -> tuple[float | None, int | None]:
+        """The best value, and its epoch: of the resumed checkpoint, or of a later and better one that lies there."""
+        found = self.checkpoints.best() if self._run.is_main else None
+        assert self._resumed is not None
+        # That of a run before this one never counted here: nor may it because this one was killed in between.
+        if found is not None and found["run"] >= self._resumed.index["run"]:
+            value = found["best"]
+            if found["best_type"] == self._config.save_best_type and value is not None and self._improves(value):
+                return value, found["best_epoch"]
+        return self._position.best, self._position.best_epoch
+
+    def _begin_files(self) -> None:
+        """Has the files go on from the resumed checkpoint, or begin a run of their own."""
+        before = self.checkpoints.last_run()
+        if self._resumed is None:
+            self._number = before + 1
+            if before and self._config.enable_save_checkpoint:
+                self._run.warn(
+                    f"{str(self.checkpoints.path)!r} holds checkpoints of an earlier run, which those of this one "
+                    "will replace one by one. Give another out_dir to keep them, or resume='auto' to go on."
+                )
+            if self._config.resume == "auto" and not before:
+                self._curves_end = 0  # what a run drew that was killed before its first checkpoint
+        elif self.checkpoints.holds_later(self._resumed.index):
+            self._number = before + 1  # or the next restart would go on from those, which are not of this run
+        else:
+            self._number = max(before, int(self._resumed.index["run"]))
+        if self._curves_end is not None:
+            self._run.metrics.cut_back(self._curves_end)
+            self._curves_end = None
+        else:
+            self._run.metrics.go_on()
+
+    def _resume(self) -> None:
+        if self._config.resume == "auto":
+            # One process chooses: a file system may show others an older state of the folder.
+            found = self.checkpoints.newest() if self._run.is_main else None
+            named = self._backend.gather(None if found is None else str(found[0]))[0]
+            if named is not None:
+                chosen = Path(named)
+                snapshot = self._read_together(chosen, None if found is None else found[1])
+                self._put_in_place(chosen, snapshot, weights_only=False)
+                if self._run.is_main:
+                    self._make_up_for_lost(snapshot)  # before training changes what the optimizers keep of it
+        elif self._config.resume is not None:
+            self.load(Path(self._config.resume))
+
+    def _read_together(self, folder: Path, snapshot: Snapshot | None) -> Snapshot:
+        """Reads what one process chose, in all of them or in none: a machine may not see the disk of another."""
+        problem = None
+        if snapshot is None:
+            try:
+                snapshot = read_snapshot(folder)
+            except CheckpointError as error:
+                problem = str(error)
+        # The index has the digest of every other file.
+        seen = self._backend.gather((problem, None if snapshot is None else snapshot.index))
+        for rank, (told, index) in enumerate(seen):
+            if told is not None or index != seen[0][1]:
+                raise CheckpointError(
+                    f"Process 0 goes on from {str(folder)!r}, and process {rank} can't: "
+                    f"{told or 'it finds another checkpoint there.'} Give an out_dir that all machines share, or copy "
+                    "that folder to the same path on each of them."
+                )
+        assert snapshot is not None
+        return snapshot
+
+    def continue_streams(self) -> None:
+        """Puts the random streams where the resumed run had them, once its loader has been started."""
+        if self._resumed is not None:
+            states = self._resumed.trees["rng"]
+            if len(states) == self._backend.world_size:
+                self._run.streams.restore(states[self._backend.rank])
+            self._resumed = None
+
+    # ---- saving
+
+    def end_epoch(self, ep: int, value: float | None) -> None:
+        """Saves what is to be saved at the end of an epoch.
+
+        Args:
+            ep: the epoch.
+            value: what decides whether it is the best; None if it has no such value.
+        """
+        best = self._config.save_best and value is not None and self._is_best(value)
+        if best:
+            self._position.best, self._position.best_epoch = value, ep
+        kinds = self._kinds(ep) if self._config.enable_save_checkpoint else []
+        if not kinds:
+            check_equal_weights(self._backend, self._run.parts)  # as each snapshot does
+            return
+        self._save(kinds, ep, self._snapshot())
+        if best:
+            self._run.tell(f"epoch {ep} is the best so far: {value:.6g}")
+
+    def _kinds(self, ep: int) -> list[str]:
+        """What is to be saved at the end of an epoch."""
+        kinds = ["epoch"] if ep % self._config.save_interval == 0 else []
+        kinds += ["last_epoch"] if self._config.save_last else []
+        return kinds + (["best_epoch"] if self._config.save_best and self._position.best_epoch == ep else [])
+
+    def _make_up_for_lost(self, snapshot: Snapshot) -> None:
+        """Writes the other checkpoints of an epoch, where the run was killed after the first of them."""
+        epoch, there = int(snapshot.index["epoch"]), self.checkpoints.has
+        if epoch and not snapshot.index["batch"] and self._config.enable_save_checkpoint:
+            lost = [kind for kind in self._kinds(epoch) if not there(kind, epoch, snapshot.index)]
+            self._write(lost, epoch, snapshot.content())
+
+    def _is_best(self, value: float) -> bool:
+        """Strictly better than all before; what is not a finite number is never the best."""
+        if not math.isfinite(value):
+            ep = self._position.running
+            self._run.warn(f"The value that decides the best is {value} in epoch {ep}, and so it isn't the best.")
+            return False
+        return self._improves(value)
+
+    def _improves(self, value: float) -> bool:
+        best = self._position.best
+        return best is None or (value < best if self._config.save_best_type == "min" else value > best)
+
+    def within_epoch(self, ep: int, closing: int) -> None:
+        """Refreshes the last checkpoint every ``save_steps`` training steps.
+
+        Called where an accumulation window of ``closing`` batches closes: gradients under way are in no checkpoint.
+        """
+        every, step = self._config.save_steps, self._position.train_step
+        if every is not None and self._config.enable_save_checkpoint and step // every > (step - closing) // every:
+            self._save(["last_epoch"], ep, self._snapshot())
+
+    def stop_if_asked(self, ep: int, signum: int | None) -> None:
+        """Saves and ends the run if there is a signal to stop for, in all processes alike.
+
+        Raises:
+            Stopped: it is saved, as far as the disk has it and ``enable_save_checkpoint`` allows.
+        """
+        if signum is None:
+            return
+        if self._config.enable_save_checkpoint:
+            self._save(["last_epoch"], ep, self._snapshot())
+            self._writer.wait()
+        saved = self._config.enable_save_checkpoint and "last_epoch" not in self._unsaved
+        self._run.tell(
+            f"stopped by signal {signum} in epoch {ep}, "
+            + ("saved; resume='auto' goes on from here" if saved else "and this point is NOT saved")
+        )
+        self._backend.barrier()  # the first process that is gone may take the others with it
+        raise Stopped(signum)
+
+    def _snapshot(self) -> Snapshot:
+        self._writer.wait()  # first, or two copies of the run would be in memory
+        return take_snapshot(self._run, self._number)
+
+    def _save(self, kinds: list[str], ep: int, snapshot: Snapshot) -> None:
+        """Hands a snapshot over to be written; the training goes on meanwhile."""
+        if self._run.is_main:
+            content = snapshot.content()  # here, since it may refuse
+            self._writer.start(lambda: self._write(kinds, ep, content))
+
+    def _write(self, kinds: list[str], ep: int, content: Content) -> None:
+        self._run.metrics.sync()  # the checkpoint counts on what it has
+        for kind in kinds:
+            self._unsaved.pop(kind, None)
+            if not self.checkpoints.save(kind, ep, content):
+                self._unsaved[kind] = f"{kind}_{ep}"
+
+    def wait(self) -> None:
+        """Waits until the checkpoint under way is on the disk."""
+        self._writer.wait()
+
+    def close(self) -> None:
+        """Ends a fit, whether it came to its end or not."""
+        self._resumed = None
+        self._writer.wait()
+
+    def check(self) -> None:
+        """Ends a fit whose last checkpoint could not be written with an error, once everything else is done."""
+        self._writer.wait()
+        if self._unsaved:
+            names = ", ".join(sorted(self._unsaved.values()))
+            raise CheckpointError(
+                f"Training is over, but the last save of {names} in {str(self.checkpoints.path)!r} failed; see the "
+                "log. Older checkpoints are whole."
+            )

@@ -1,0 +1,207 @@
+"""From a run to a snapshot of it and back."""
+
+from __future__ import annotations
+
+import platform
+import zlib
+from pathlib import Path
+from typing import Any
+
+from dowdyboy_core._errors import CheckpointError, SetupError
+from dowdyboy_core._version import __version__
+from dowdyboy_core.backend.random_streams import RandomStreams
+from dowdyboy_core.backend.seam import Backend
+from dowdyboy_core.backend.trees import describe_differences
+
+from .assembly import Assembly
+from .checkpoints import Snapshot, numbered
+from .run import Run
+
+
+def take_snapshot(run: Run, number: int) -> Snapshot:
+    """Copies all that a run needs to go on from here.
+
+    Args:
+        run: the run.
+        number: which run in its folder it is.
+    """
+    backend, parts, position = run.backend, run.parts, run.position
+    index = {
+        "dowdyboy": __version__,
+        "backend": backend.name,
+        "backend_version": backend.version,
+        "python": platform.python_version(),
+        "world_size": backend.world_size,
+        **position.state(),
+        "name": run.config.name,
+        "run": number,
+        "seed": run.config.seed,
+        "precision": run.precision,
+        "metrics_bytes": run.metrics.size(),
+        "best_type": run.config.save_best_type,
+    }
+    snapshot = Snapshot(index)
+    snapshot.trees["rng"] = backend.gather(run.streams.capture())
+    snapshot.trees["records"] = run.records.state() if position.batch else {}
+    check_equal_weights(backend, parts)
+    if backend.rank != 0:  # it takes part in the above, and writes nothing
+        return snapshot
+    for place, model in enumerate(parts.raw_models()):
+        snapshot.weights[f"model_{place}"] = backend.model_state(model)
+    for place, component in parts.modules_of_components().items():
+        buffers = backend.model_state(component)
+        if buffers:
+            snapshot.weights[f"component_{place}"] = buffers
+    names = parts.parameter_names()
+    for place, (optimizer, scheduler) in enumerate(zip(parts.optimizers, parts.schedulers, strict=True)):
+        snapshot.trees[f"optimizer_{place}"] = backend.optimizer_state(optimizer, names)
+        state = None if scheduler is None else backend.scheduler_state(scheduler)
+        snapshot.trees[f"lr_scheduler_{place}"] = state
+    snapshot.trees["scaler"] = run.stepper.scaler.state()
+    return snapshot
+
+
+def check_equal_weights(backend: Backend, parts: Assembly) -> None:
+    """Compares the parameters of all processes by digests: those that are trained, or were when the epoch began.
+
+    Raises:
+        SetupError: they differ; the message names the first one that does.
+    """
+    if backend.world_size == 1:
+        return
+    compared = {**parts.trained, **parts.trained_parameters(parts.raw_models())}
+    own = {name: zlib.crc32(backend.tensor_state(parameter).data) for name, parameter in compared.items()}
+    for rank, other in enumerate(backend.gather(own)):
+        # Of what only some of them train since on_epoch_end the next epoch tells.
+        common = [name for name in own if name in other or name in parts.trained]
+        different = [name for name in common if other.get(name) != own[name]]
+        if different:
+            raise SetupError(
+                f"The weights of processes {backend.rank} and {rank} differ, first in {different[0]!r} "
+                f"({len(different)} of {len(own)} parameters). Let every process run the same steps; compute with the "
+                "models of get_models(), since gradients of get_raw_models() stay in their process; and if some "
+                "parameters get no gradient in some steps, set find_unused_parameters=True."
+            )
+
+
+def apply_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder: Path) -> None:
+    """Puts the weights of models and components in place, all or none of them.
+
+    Raises:
+        CheckpointError: they don't fit; the message lists every difference.
+    """
+    for name, target in _check_weights(backend, parts, snapshot, folder).items():
+        backend.load_model_state(target, snapshot.weights.get(name, {}))
+
+
+def apply_all(run: Run, snapshot: Snapshot, folder: Path) -> None:
+    """Puts everything in place, or nothing.
+
+    Raises:
+        CheckpointError: something doesn't fit; the message lists every difference.
+    """
+    backend, parts, records = run.backend, run.parts, run.records
+    _check_weights(backend, parts, snapshot, folder)
+    optimizers, schedules = _check_optimizers(parts, snapshot, folder)
+    before = _states(backend, parts)
+    try:
+        _load_states(backend, parts, optimizers, schedules)
+        run.stepper.scaler.load_state(snapshot.trees["scaler"])
+        # They are those of all processes: one of them takes them up, and gathering brings them into order.
+        records.load_state(snapshot.trees["records"] if backend.rank == 0 else {})
+    except Exception as error:
+        _load_states(backend, parts, *before)
+        records.clear()
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{str(folder)!r} holds a state that can't be taken up: {type(error).__name__}: {error}. Nothing was "
+            "loaded. Use another checkpoint, or load the weights alone with weights_only=True."
+        ) from error
+    apply_weights(backend, parts, snapshot, folder)
+
+
+def check_streams(backend: Backend, streams: RandomStreams, snapshot: Snapshot, folder: Path) -> None:
+    """Tries the stored state of the random streams out, which can't be put in place before the loader is started.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    stored = snapshot.trees["rng"]
+    if len(stored) != backend.world_size:
+        return
+    now = streams.capture()
+    try:
+        streams.restore(stored[backend.rank])
+    except Exception as error:
+        raise CheckpointError(
+            f"{str(folder)!r} holds random streams that can't be taken up: {type(error).__name__}: {error}. Nothing "
+            "was loaded. Use another checkpoint, or load the weights alone with weights_only=True."
+        ) from error
+    finally:
+        streams.restore(now)
+
+
+def _check_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder: Path) -> dict[str, Any]:
+    """The models and components by the names that their weights have in the snapshot, which fits them."""
+    if snapshot.index["backend"] != backend.name:
+        raise CheckpointError(
+            f"{str(folder)!r} was saved by {snapshot.index['backend']!r} and this is {backend.name!r}, which lays out "
+            "weights in another way. Load it there, or convert its model_I.safetensors by hand."
+        )
+    targets = {f"model_{number}": model for number, model in enumerate(parts.raw_models())}
+    stored_models = numbered(snapshot.weights, "model")
+    if len(stored_models) != len(targets):
+        raise CheckpointError(
+            f"{str(folder)!r} holds {len(stored_models)} models and the trainer has {len(targets)}. Give set_models as "
+            "many models, in the same order, as when it was saved."
+        )
+    targets |= {f"component_{number}": item for number, item in parts.modules_of_components().items()}
+    differences = []
+    for name, target in targets.items():
+        for line in describe_differences(snapshot.weights.get(name, {}), backend.model_layout(target)):
+            differences.append(f"{name}: {line}")
+    if differences:
+        listed = "\n  ".join(differences)
+        raise CheckpointError(f"{str(folder)!r} doesn't fit the models; nothing was loaded. Differences:\n  {listed}")
+    return targets
+
+
+def _check_optimizers(parts: Assembly, snapshot: Snapshot, folder: Path) -> tuple[list[Any], list[Any]]:
+    """The stored states of the optimizers and of their schedulers, as many of each as the trainer has."""
+    optimizers = numbered(snapshot.trees, "optimizer")
+    if len(optimizers) != len(parts.optimizers):
+        raise CheckpointError(
+            f"{str(folder)!r} holds {len(optimizers)} optimizers and the trainer has {len(parts.optimizers)}. Give as "
+            "many as when it was saved, or load the weights alone with weights_only=True."
+        )
+    schedules = numbered(snapshot.trees, "lr_scheduler")
+    if len(schedules) != len(optimizers):
+        raise CheckpointError(
+            f"{str(folder)!r} holds {len(optimizers)} optimizers and {len(schedules)} lr_schedulers, of which each has "
+            "one, if only null. Use another checkpoint, or load the weights alone with weights_only=True."
+        )
+    for number, (scheduler, state) in enumerate(zip(parts.schedulers, schedules, strict=True)):
+        if (scheduler is None) != (state is None):
+            had, has = ("none", "one") if state is None else ("one", "none")
+            raise CheckpointError(
+                f"{str(folder)!r} has {had} lr_scheduler for optimizer {number} and the trainer has {has}. Give the "
+                "same as when it was saved, or load the weights alone with weights_only=True."
+            )
+    return optimizers, schedules
+
+
+def _states(backend: Backend, parts: Assembly) -> tuple[list[Any], list[Any]]:
+    """The states of the optimizers and of their schedulers, to put back if others are refused half-way."""
+    names = parts.parameter_names()
+    optimizers = [backend.optimizer_state(optimizer, names) for optimizer in parts.optimizers]
+    return optimizers, [None if item is None else backend.scheduler_state(item) for item in parts.schedulers]
+
+
+def _load_states(backend: Backend, parts: Assembly, optimizers: list[Any], schedules: list[Any]) -> None:
+    names = parts.parameter_names()
+    for optimizer, state in zip(parts.optimizers, optimizers, strict=True):
+        backend.load_optimizer_state(optimizer, names, state)
+    for scheduler, state in zip(parts.schedulers, schedules, strict=True):
+        if scheduler is not None:
+            backend.load_scheduler_state(scheduler, state)

@@ -1,0 +1,1 @@
+"""What the public utilities are made of."""

@@ -1,0 +1,212 @@
+"""State as plain trees, and trees as JSON beside named arrays.
+
+A *tree* is what a backend hands over and gets back: None, bool, int, float, str, list, tuple, dict and
+Counter of these, with :class:`Array` for tensor data. ``encode`` splits a tree into a JSON value and a flat
+``{key: Array}``; ``decode`` puts it together again. JSON can't say everything a tree can, so an object whose
+only key begins with ``$`` stands for one of these:
+
+    {"$array": "state/0/momentum"}   the array stored under that key
+    {"$tuple": [1, 2]}               a tuple
+    {"$float": "nan"}                nan, inf or -inf
+    {"$dict": [[30, 1], [80, 1]]}    a dict whose keys are not all strings, or begin with "$"
+    {"$counter": [[30, 1]]}          a collections.Counter
+
+Decoding builds these values and nothing else, so reading a file never runs code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from dowdyboy_core._errors import CheckpointError
+
+MAX_DEPTH = 64
+"""How deep a tree may be nested."""
+
+_JSON_DEPTH = 3 * (MAX_DEPTH + 1)  # one level of a tree is up to three of JSON
+
+
+class Array(NamedTuple):
+    """Tensor data without a framework.
+
+    Attributes:
+        dtype: the element type as safetensors names it: ``'F32'``, ``'BF16'``, ``'I64'``, …
+        shape: the length of each axis.
+        data: a buffer with the elements in C order, little-endian.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: Any
+
+
+def encode(tree: Any, what: str) -> tuple[Any, dict[str, Array]]:
+    """Splits ``tree`` into a JSON value and the arrays in it.
+
+    Args:
+        tree: the tree.
+        what: what the tree is the state of, for the error message.
+
+    Raises:
+        CheckpointError: something in the tree is not plain; the message gives its path.
+    """
+    arrays: dict[str, Array] = {}
+    return _encode(tree, (), arrays, what), arrays
+
+
+def _encode(tree: Any, path: tuple[str, ...], arrays: dict[str, Array], what: str) -> Any:
+    if len(path) > MAX_DEPTH:
+        raise CheckpointError(
+            f"{what}: the value at {'/'.join(path[:4])}/… is nested more than {MAX_DEPTH} deep. Keep state flatter."
+        )
+    if isinstance(tree, Array):
+        key = "/".join(path) or "value"
+        if key in arrays:
+            raise CheckpointError(f"{what}: two arrays would be stored under {key!r}. Rename one of their keys.")
+        arrays[key] = tree
+        return {"$array": key}
+    if tree is None or type(tree) in (bool, int, str):
+        return tree
+    if type(tree) is float:
+        return tree if math.isfinite(tree) else {"$float": str(tree)}
+    if type(tree) is list:
+        return [_encode(item, (*path, str(index)), arrays, what) for index, item in enumerate(tree)]
+    if type(tree) is tuple:
+        return {"$tuple": _encode(list(tree), path, arrays, what)}
+    if isinstance(tree, Mapping):
+        return _encode_mapping(tree, path, arrays, what)
+    if type(tree).__module__ == "numpy" and hasattr(tree, "item") and getattr(tree, "ndim", 1) == 0:
+        return _encode(tree.item(), path, arrays, what)
+    raise CheckpointError(
+        f"{what}: the value at {'/'.join(path) or 'the top'} is a {type(tree).__name__} ({tree!r:.80}), which "
+        "can't be stored without pickle. Keep state in numbers, strings, lists, dicts and tensors."
+    )
+
+
+def _encode_mapping(tree: Mapping[Any, Any], path: tuple[str, ...], arrays: dict[str, Array], what: str) -> Any:
+    if type(tree) is not Counter and all(type(key) is str and not key.startswith("$") for key in tree):
+        return {key: _encode(item, (*path, key), arrays, what) for key, item in tree.items()}
+    pairs = [
+        [_encode(key, (*path, "key"), arrays, what), _encode(item, (*path, str(key)), arrays, what)]
+        for key, item in tree.items()
+    ]
+    return {"$counter" if type(tree) is Counter else "$dict": pairs}
+
+
+def decode(value: Any, arrays: Mapping[str, Array]) -> Any:
+    """Puts together what ``encode`` took apart.
+
+    Raises:
+        CheckpointError: the value is not what ``encode`` writes, or an array is missing.
+    """
+    return _decode(value, arrays, 0)
+
+
+def _decode(value: Any, arrays: Mapping[str, Array], depth: int) -> Any:
+    if depth > _JSON_DEPTH:
+        raise CheckpointError(f"The state is nested more than {MAX_DEPTH} deep, which no checkpoint of ours is.")
+    if isinstance(value, list):
+        return [_decode(item, arrays, depth + 1) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        ((tag, content),) = value.items()
+        if tag.startswith("$"):
+            return _decode_tagged(tag, content, arrays, depth + 1)
+    return {key: _decode(item, arrays, depth + 1) for key, item in value.items()}
+
+
+def _decode_tagged(tag: str, content: Any, arrays: Mapping[str, Array], depth: int) -> Any:
+    if tag == "$array" and isinstance(content, str):
+        if content not in arrays:
+            raise CheckpointError(f"The array {content!r} is missing. The checkpoint is not whole; use another.")
+        return arrays[content]
+    if tag == "$float" and content in ("nan", "inf", "-inf"):
+        return float(content)
+    if isinstance(content, list):
+        items = _decode(content, arrays, depth)
+        if tag == "$tuple":
+            return tuple(items)
+        if tag in ("$dict", "$counter") and all(isinstance(item, list) and len(item) == 2 for item in items):
+            with suppress(TypeError):  # of a key that can't be one
+                pairs = dict(map(tuple, items))
+                return Counter(pairs) if tag == "$counter" else pairs
+    raise CheckpointError(f"{tag!r} is not a tag of this format, or its content is not of the right kind.")
+
+
+def describe_differences(stored: Mapping[str, Array], wanted: Mapping[str, Array]) -> list[str]:
+    """Lists every entry that is missing, extra, misshapen or of another type; empty if they fit."""
+    lines = [f"missing: {name}" for name in wanted if name not in stored]
+    lines += [f"not in the model: {name}" for name in stored if name not in wanted]
+    for name in stored.keys() & wanted.keys():
+        got, want = stored[name], wanted[name]
+        if tuple(got.shape) != tuple(want.shape):
+            lines.append(f"shape of {name}: stored {tuple(got.shape)}, wanted {tuple(want.shape)}")
+        elif got.dtype != want.dtype:
+            lines.append(f"type of {name}: stored {got.dtype}, wanted {want.dtype}")
+    return sorted(lines)
+
+
+def check_groups(stored: list[list[str]], wanted: list[list[str]]) -> None:
+    """Refuses an optimizer's state whose parameter groups, lists of names, are not those of the optimizer.
+
+    Raises:
+        CheckpointError: the message lists every difference.
+    """
+    if len(stored) != len(wanted):
+        raise CheckpointError(
+            f"The optimizer was saved with {len(stored)} parameter groups and now has {len(wanted)}. Make it with as "
+            "many as when it was saved, or load the weights alone with weights_only=True."
+        )
+    lines = []
+    for number, (old, new) in enumerate(zip(stored, wanted, strict=True)):
+        lines += [f"group {number}: missing: {name}" for name in sorted(set(new) - set(old))]
+        lines += [f"group {number}: not in the optimizer: {name}" for name in sorted(set(old) - set(new))]
+    if lines:
+        raise CheckpointError(
+            "The optimizer's parameters are not those that were saved. Differences:\n  " + "\n  ".join(lines)
+        )
+
+
+def check_entries(what: str, stored: Any, wanted: Mapping[str, Any]) -> None:
+    """Refuses the state of another object than the one that is to take it up.
+
+    Args:
+        what: what the state is of, for the message.
+        stored: the state.
+        wanted: the state that the object has now.
+
+    Raises:
+        CheckpointError: the message lists every entry that is missing, extra or of another kind.
+    """
+    if not isinstance(stored, Mapping):
+        raise CheckpointError(f"The state of the {what} is a {type(stored).__name__}. Use another checkpoint.")
+    lines = [f"missing: {name}" for name in wanted if name not in stored]
+    lines += [f"not in the {what}: {name}" for name in stored if name not in wanted]
+    for name in stored.keys() & wanted.keys():
+        kinds = kind_of(stored[name]), kind_of(wanted[name])
+        if None not in kinds and kinds[0] != kinds[1]:
+            lines.append(f"kind of {name}: stored a {kinds[0]}, wanted a {kinds[1]}")
+    if lines:
+        listed = "\n  ".join(sorted(lines))
+        raise CheckpointError(
+            f"The {what} is not the one that was saved. Make it as when it was saved, or load the weights alone with "
+            f"weights_only=True. Differences:\n  {listed}"
+        )
+
+
+def kind_of(value: Any) -> str | None:
+    """What kind of value it is, as coarsely as a state may change; None for null, which stands for any."""
+    if value is None:
+        return None
+    for kind, types in _KINDS.items():
+        if isinstance(value, types):
+            return kind
+    return "number"  # a tensor, or one of NumPy's
+
+
+_KINDS: dict[str, Any] = {"number": (bool, int, float, Array), "text": str, "list": (list, tuple), "dict": Mapping}
