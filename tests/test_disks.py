@@ -341,7 +341,7 @@ def save_in_silence(self: Any, kind: str, epoch: int, content: Any) -> bool:
 
 def save_until_it_fails(self: Any, kind: str, epoch: int, content: Any) -> bool:
     failed = getattr(self, "failed", False) or not SAVE(self, kind, epoch, content)
-    self.failed = failed  # type: ignore[attr-defined]
+    self.failed = failed
     return not failed
 
 

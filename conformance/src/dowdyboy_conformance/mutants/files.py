@@ -81,7 +81,8 @@ class DigestOfTheRest(Mutant):
 
     def alter(self, patch: MonkeyPatch) -> None:
         def sealed(index: Any) -> bytes:
-            return _files.dump_json({**index, "sha256": hashlib.sha256(_files.dump_json(index)).hexdigest()})
+            digest = hashlib.sha256(_files.dump_json(index)).hexdigest()
+            return bytes(_files.dump_json({**index, "sha256": digest}))
 
         change(_files, "_sealed", lambda original: sealed, patch)
 

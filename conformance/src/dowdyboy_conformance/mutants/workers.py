@@ -54,7 +54,7 @@ class WorkersUnnamed(Mutant):
     """Leaves the framework to say that a worker is no more, or late."""
 
     def alter(self, patch: MonkeyPatch) -> None:
-        change(_pool.Watch, "_explanation", nothing, patch)
+        change(_pool.WorkerWatch, "_explanation", nothing, patch)
 
 
 @caught("D-13", "test_a_long_wait_is_told_once")
@@ -62,7 +62,7 @@ class WaitsWithoutAWord(Mutant):
     """Waits for a worker without telling."""
 
     def alter(self, patch: MonkeyPatch) -> None:
-        change(_pool.Watch, "_late", lambda original: lambda self, waited: "", patch)
+        change(_pool.WorkerWatch, "_late", lambda original: lambda self, waited: "", patch)
 
 
 @caught("D-13", "test_a_worker_frees_nothing_of_its_parents")
