@@ -1,4 +1,4 @@
-"""Tries the mutants of modules of the core: ``python mutation/mutmut_run.py backend.orders _run.saver``; all without names.
+"""Tries the mutants of modules of the core: ``python mutation/mutmut_run.py _run.saver rand``; all without names.
 
 What was found stays in .mutation/; report.py reads it.
 """

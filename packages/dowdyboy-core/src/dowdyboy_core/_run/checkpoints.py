@@ -223,15 +223,3 @@ Age = tuple[int, int, int, int]
 def _age_of(index: Mapping[str, Any]) -> Age:
     in_validation = -1 if index["val_batch"] is None else int(index["val_batch"])
     return int(index["run"]), int(index["epoch"]), int(index["batch"]), in_validation
-
-
-def numbered(names: Mapping[str, Any], stem: str) -> list[Any]:
-    """The values of ``stem_0``, ``stem_1``, … in numeric order.
-
-    Raises:
-        CheckpointError: a number is left out.
-    """
-    numbers = sorted(int(match[1]) for name in names if (match := re.fullmatch(stem + r"_(\d+)", name)))
-    if numbers != list(range(len(numbers))):
-        raise CheckpointError(f"The checkpoint holds {stem} number {numbers}, and some between are missing.")
-    return [names[f"{stem}_{number}"] for number in numbers]

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from dowdyboy_core._disk.files import numbered
 from dowdyboy_core._errors import CheckpointError, SetupError
 from dowdyboy_core._version import __version__
 from dowdyboy_core.backend.random_streams import RandomStreams
@@ -14,7 +15,7 @@ from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import describe_differences
 
 from .assembly import Assembly
-from .checkpoints import Snapshot, numbered
+from .checkpoints import Snapshot
 from .run import Run
 
 
