@@ -7,7 +7,7 @@ TOPICS = {
     "F": ("fields", 9),
     "H": ("hooks", 7),
     "L": ("loop order", 12),
-    "R": ("records", 7),
+    "R": ("records", 9),
     "D": ("data", 18),
     "S": ("randomness", 6),
     "P": ("precision", 4),

@@ -32,6 +32,7 @@ from ._run.interlude import Interlude
 from ._run.progress import Display, Progress
 from ._run.records import Records
 from ._run.run import Run, set_up
+from ._run.samples import check_samples
 from ._run.saver import Saver
 from ._run.stepping import windows
 from ._run.values import check_point, kept_numbers
@@ -195,20 +196,26 @@ class Trainer:
         if self._run.is_main:
             self._metrics.write(kept_numbers(value_dict, self._backend), step, self._position.running)
 
-    def set_records(self, value_dict: Mapping[str, Any]) -> None:
+    def set_records(self, value_dict: Mapping[str, Any], *, samples: bool = False) -> None:
         """Adds one value to each named record, without waiting for the device.
 
         Args:
             value_dict: numbers, bools, arrays or tensors by name; under one name always of one shape.
+            samples: the first axis of each value counts samples, of which every batch may have another number.
         """
-        self._records.add(value_dict)
+        if samples is False:
+            self._records.add(value_dict)
+        else:
+            check_samples(samples)
+            self._records.add_samples(value_dict)
 
     def get_records(self) -> dict[str, Any]:
         """The records of this epoch (or test) so far, those of all processes once it is over.
 
         Returns:
-            For each name one tensor on the device, of shape (number of values, *shape of a value): int64 for integers,
-            bool for bools, float32 for other numbers, float64 where a value had that type.
+            For each name one tensor on the device, of shape (number of values, *shape of a value), or with
+            ``samples=True`` (number of samples, *shape of a sample): int64 for integers, bool for bools, float32 for
+            other numbers, float64 where a value had that type.
         """
         return dict(self._records.stacked())
 
