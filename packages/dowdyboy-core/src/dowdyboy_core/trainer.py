@@ -448,6 +448,7 @@ class Trainer:
     def _check_fit(self, train_step: Any, val_step: Any, on_epoch_end: Any) -> None:
         check_hook("train_step", train_step, _STEP_ARGUMENTS)
         self._parts.check_ready("train")
+        self._following.check()
         if val_step is not None:
             check_hook("val_step", val_step, _STEP_ARGUMENTS)
             self._parts.check_ready("val")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from dowdyboy_core._errors import SetupError
+from dowdyboy_core._errors import SetupError, UnsupportedError
 from dowdyboy_core.backend.seam import Backend
 
 
@@ -126,6 +126,12 @@ class Stepper:
             if not finite:
                 return False
         if self._clip is not None:
+            if self._backend.has_sparse_gradients(optimizer):
+                raise UnsupportedError(
+                    f"clip_grad_norm={self._clip} can't be had with the sparse gradients of "
+                    f"{type(optimizer).__name__}. Make the embedding without sparse=True; or leave clip_grad_norm out, "
+                    "and clip by the optimizer's own means where it has some (grad_clip in PaddlePaddle)."
+                )
             self._backend.clip_gradients(optimizer, self._clip)
         self._backend.step(optimizer)
         return True
