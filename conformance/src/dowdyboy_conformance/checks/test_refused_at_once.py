@@ -156,6 +156,11 @@ def test_a_shared_scheduler_steps_once(harness: Harness, tmp_path: Path, schedul
     run.trainer._parts.schedulers[1] = run.scheduler  # which in some frameworks drives one optimizer only
     steps: list[Any] = []
     step = run.trainer._backend.step_scheduler
-    run.trainer._backend.step_scheduler = lambda *given: (steps.append(given[0]), step(*given))[1]  # type: ignore[method-assign]
+
+    def noted(scheduler: Any, value: float | None) -> None:
+        steps.append(scheduler)
+        step(scheduler, value)
+
+    run.trainer._backend.step_scheduler = noted  # type: ignore[method-assign]
     run.fit()
     assert steps == [run.scheduler] * 2
