@@ -184,6 +184,7 @@ def _check_optimizers(parts: Assembly, snapshot: Snapshot, folder: Path) -> tupl
     for number, (scheduler, state) in enumerate(zip(parts.schedulers, schedules, strict=True)):
         # Before the optimizer's own scheduler was taken up, its state was with the optimizer's alone.
         own = state is None and scheduler is not None and parts.is_own(number)
+        own = own and optimizers[number].get("LR_Scheduler") is not None
         if (scheduler is None) != (state is None) and not own:
             had, has = ("none", "one") if state is None else ("one", "none")
             raise CheckpointError(
