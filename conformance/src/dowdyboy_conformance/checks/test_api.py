@@ -61,7 +61,7 @@ METHODS = {
     "is_main_process": "",
     "print": "txt",
     "log": "value_dict, step",
-    "set_records": "value_dict",
+    "set_records": "value_dict, *, samples=False",
     "get_records": "",
     "set_bar_state": "state_dict",
     "fit": "train_step, val_step=None, on_epoch_end=None",

@@ -202,7 +202,9 @@ MISFITS: dict[str, tuple[Callable[[Harness, Run], None], str]] = {
         "saved.",
     ),
     "optimizers": (
-        lambda harness, run: run.trainer.set_optimizers([run.optimizer, run.optimizer]),
+        lambda harness, run: run.trainer.set_optimizers(
+            [run.optimizer, harness.optimizer("adam", [run.model], 0.1).optimizer]
+        ),
         "holds 1 optimizers and the trainer has 2. Give as many as when it was saved, or load the weights alone with "
         "weights_only=True.",
     ),

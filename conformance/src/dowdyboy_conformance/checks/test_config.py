@@ -39,6 +39,7 @@ DEFAULTS = {
     "clip_grad_norm": None,
     "save_steps": None,
     "resume": None,
+    "nonfinite": "warn",
 }
 AT_LEAST_ONE = "is not acceptable. Give an int of at least 1"
 BAD = [

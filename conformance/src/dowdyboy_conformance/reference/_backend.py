@@ -202,6 +202,8 @@ class NumpyBackend(Backend):
         return Tensor(value.data.copy())
 
     def stack(self, values: Sequence[Any], dtype: str) -> Any:
+        if isinstance(values, np.ndarray):
+            return Tensor(values.astype(dtype))
         arrays = [value.data if isinstance(value, Tensor) else value for value in values]
         return Tensor(np.stack([np.asarray(array, dtype) for array in arrays]))
 

@@ -15,6 +15,7 @@ from ._errors import ConfigError
 
 PRECISIONS = ("no", "fp16", "bf16")
 BEST_TYPES = ("min", "max")
+NONFINITE = ("warn", "stop", "ignore")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,8 @@ class TrainerConfig:
         save_steps: also refresh the last checkpoint every this many training steps; ``None`` is off.
         resume: where ``fit`` goes on from: ``None`` starts fresh, ``'auto'`` takes the newest whole checkpoint
             in ``out_dir`` if there is one, anything else is the path of a checkpoint.
+        nonfinite: what a loss that is not finite does: ``'warn'`` tells it once, ``'stop'`` ends the run before
+            anything is saved, ``'ignore'`` looks at none.
 
     Raises:
         ConfigError: a value is not acceptable, or there is no such field; the message says what is accepted.
@@ -81,6 +84,7 @@ class TrainerConfig:
     clip_grad_norm: float | None = None
     save_steps: int | None = None
     resume: str | os.PathLike[str] | None = None
+    nonfinite: str = "warn"
 
     def __new__(cls, *args: Any, **given: Any) -> Any:
         """Refuses a name that is no field: Python's own message would not say which there are."""
@@ -189,4 +193,5 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "clip_grad_norm": _positive_or_none,
     "save_steps": partial(_integer, least=1, optional=True),
     "resume": _path_or_none,
+    "nonfinite": partial(_choice, accepted=NONFINITE),
 }

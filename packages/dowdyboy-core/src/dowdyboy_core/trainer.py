@@ -29,9 +29,11 @@ from ._errors import ConfigError, SetupError
 from ._run.assembly import check_hook
 from ._run.following import Following
 from ._run.interlude import Interlude
+from ._run.losses import check_not_empty
 from ._run.progress import Display, Progress
 from ._run.records import Records
 from ._run.run import Run, set_up
+from ._run.samples import check_samples
 from ._run.saver import Saver
 from ._run.stepping import windows
 from ._run.values import check_point, kept_numbers
@@ -195,20 +197,26 @@ class Trainer:
         if self._run.is_main:
             self._metrics.write(kept_numbers(value_dict, self._backend), step, self._position.running)
 
-    def set_records(self, value_dict: Mapping[str, Any]) -> None:
+    def set_records(self, value_dict: Mapping[str, Any], *, samples: bool = False) -> None:
         """Adds one value to each named record, without waiting for the device.
 
         Args:
             value_dict: numbers, bools, arrays or tensors by name; under one name always of one shape.
+            samples: the first axis of each value counts samples, of which every batch may have another number.
         """
-        self._records.add(value_dict)
+        if samples is False:
+            self._records.add(value_dict)
+        else:
+            check_samples(samples)
+            self._records.add_samples(value_dict)
 
     def get_records(self) -> dict[str, Any]:
         """The records of this epoch (or test) so far, those of all processes once it is over.
 
         Returns:
-            For each name one tensor on the device, of shape (number of values, *shape of a value): int64 for integers,
-            bool for bools, float32 for other numbers, float64 where a value had that type.
+            For each name one tensor on the device, of shape (number of values, *shape of a value), or with
+            ``samples=True`` (number of samples, *shape of a sample): int64 for integers, bool for bools, float32 for
+            other numbers, float64 where a value had that type.
         """
         return dict(self._records.stacked())
 
@@ -245,6 +253,7 @@ class Trainer:
         meet(self._backend.gather, self.rank, "fit")
         with self._stopping.listening(), in_step(self.world_size), self._saver.alone(), self._parts.naming_workers():
             self._saver.begin()
+            self._run.losses.begin()
             if self._position.epoch >= self.config.epoch:
                 self.print(f"nothing is left to train: {self._position.epoch} of {self.config.epoch} epochs are done")
             try:
@@ -286,7 +295,7 @@ class Trainer:
     def _train(self, ep: int, train_step: Step) -> None:
         """Runs the training batches of an epoch, from where the run stands in it."""
         loader, position, backend = self._parts.loaders["train"], self._position, self._backend
-        window = self.config.accumulate_steps
+        window, losses = self.config.accumulate_steps, self._run.losses
         self._parts.set_training(True)
         batches = loader.epoch(ep, position.batch)
         self._saver.continue_streams()
@@ -297,6 +306,7 @@ class Trainer:
                 self._records.position = position.batch * self.world_size + self.rank
                 with _SYNCHRONISED if closing else backend.unsynchronised(self._parts.models):
                     self._display.loss = self._train_batch(train_step, bat, closing)
+                losses.note(self._display.loss, closing)
                 position.batch += 1
                 position.train_step += 1
                 progress.advance()
@@ -304,6 +314,8 @@ class Trainer:
                     self._saver.within_epoch(ep, closing)
                     self._saver.stop_if_asked(ep, self._stopping.after_batch("train"))
         self._interlude.phase = "between"
+        check_not_empty("train", ep, position.batch)
+        losses.end_epoch(last=ep == self.config.epoch)
         backend.align_untrained(self._parts.models)
 
     def _train_batch(self, train_step: Step, bat: Any, closing: int) -> Any:
@@ -346,6 +358,8 @@ class Trainer:
                 position.val_batch += 1
                 self._saver.stop_if_asked(ep, self._stopping.after_batch("val"))
             self._saver.stop_if_asked(ep, self._stopping.after_all("val"))
+        if self.world_size == 1:  # of several one may have none
+            check_not_empty("val", ep, position.val_batch)
         self._interlude.phase = "between"
 
     def _evaluate_batch(self, step: Step, bat: Any, bat_idx: int, global_step: int, progress: Progress) -> None:
@@ -441,6 +455,7 @@ class Trainer:
     def _check_fit(self, train_step: Any, val_step: Any, on_epoch_end: Any) -> None:
         check_hook("train_step", train_step, _STEP_ARGUMENTS)
         self._parts.check_ready("train")
+        self._following.check()
         if val_step is not None:
             check_hook("val_step", val_step, _STEP_ARGUMENTS)
             self._parts.check_ready("val")

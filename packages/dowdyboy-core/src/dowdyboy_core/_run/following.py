@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dowdyboy_core._config import TrainerConfig
-from dowdyboy_core._errors import ConfigError
+from dowdyboy_core._errors import ConfigError, SetupError
 from dowdyboy_core.backend.seam import Backend
 
 from .assembly import Assembly
@@ -40,9 +40,23 @@ class Following:
 
     def step_clocked(self) -> None:
         """Steps the schedulers that follow the clock; those that follow a value wait for it."""
-        for scheduler in self._parts.schedulers:
-            if scheduler is not None and self._backend.plateau_mode(scheduler) is None:
+        for scheduler in self._parts.each_scheduler():
+            if self._backend.plateau_mode(scheduler) is None:
                 self._backend.step_scheduler(scheduler, None)
+
+    def check(self) -> None:
+        """Refuses schedulers that would wait in vain for the value that they follow.
+
+        Raises:
+            SetupError: no epoch has such a value.
+        """
+        every, epochs = self._config.val_interval, self._config.epoch
+        plateaus = self._plateaus()
+        if plateaus and every > epochs:
+            raise SetupError(
+                f"The scheduler {type(plateaus[0]).__name__} follows a value of the epochs that val_interval={every} "
+                f"divides, and there is none among {epochs}. Set a smaller val_interval, or auto_schedule=False."
+            )
 
     def wants_value(self, ep: int) -> bool:
         """Whether anything follows the value of an epoch, and it has one."""
@@ -58,6 +72,11 @@ class Following:
         return (
             f"save_best_rec={name!r} is not among the records of epoch {ep}: {sorted(found)}. Record it with "
             f"set_records{', or name one of these' if found else ''}."
+            + (
+                ""
+                if self._config.save_best
+                else f" The scheduler {type(self._plateaus()[0]).__name__} follows its mean."
+            )
         )
 
     def value(self, trainer: Any, records: Records) -> float:
@@ -76,7 +95,7 @@ class Following:
     def _plateaus(self) -> list[Any]:
         if not self._config.auto_schedule:
             return []
-        return [item for item in self._parts.schedulers if item and self._backend.plateau_mode(item)]
+        return [item for item in self._parts.each_scheduler() if self._backend.plateau_mode(item)]
 
     def _own_value(self, trainer: Any, records: Records) -> float:
         if self._function is None:

@@ -265,7 +265,11 @@ class Saver:
 
     def _snapshot(self) -> Snapshot:
         self._writer.wait()  # first, or two copies of the run would be in memory
-        return take_snapshot(self._run, self._number)
+        self._run.losses.check()
+        snapshot = take_snapshot(self._run, self._number)
+        parts = self._run.parts
+        self._run.losses.check_weights(snapshot.weights, parts.trained_parameters(parts.raw_models()))
+        return snapshot
 
     def _save(self, kinds: list[str], ep: int, snapshot: Snapshot) -> None:
         """Hands a snapshot over to be written; the training goes on meanwhile."""

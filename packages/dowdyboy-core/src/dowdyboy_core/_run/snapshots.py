@@ -183,7 +183,10 @@ def _check_optimizers(parts: Assembly, snapshot: Snapshot, folder: Path) -> tupl
             "one, if only null. Use another checkpoint, or load the weights alone with weights_only=True."
         )
     for number, (scheduler, state) in enumerate(zip(parts.schedulers, schedules, strict=True)):
-        if (scheduler is None) != (state is None):
+        # Before the optimizer's own scheduler was taken up, its state was with the optimizer's alone.
+        own = state is None and scheduler is not None and parts.is_own(number)
+        own = own and optimizers[number].get("LR_Scheduler") is not None
+        if (scheduler is None) != (state is None) and not own:
             had, has = ("none", "one") if state is None else ("one", "none")
             raise CheckpointError(
                 f"{str(folder)!r} has {had} lr_scheduler for optimizer {number} and the trainer has {has}. Give the "
@@ -204,5 +207,5 @@ def _load_states(backend: Backend, parts: Assembly, optimizers: list[Any], sched
     for optimizer, state in zip(parts.optimizers, optimizers, strict=True):
         backend.load_optimizer_state(optimizer, names, state)
     for scheduler, state in zip(parts.schedulers, schedules, strict=True):
-        if scheduler is not None:
+        if scheduler is not None and state is not None:
             backend.load_scheduler_state(scheduler, state)

@@ -176,6 +176,10 @@ class Backend(ABC):
     def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:
         """Multiplies an optimizer's gradients; with ``check`` gives whether all of them are finite, else True."""
 
+    def has_sparse_gradients(self, optimizer: Any) -> bool:
+        """Whether a gradient of an optimizer's parameters is sparse right now."""
+        return False
+
     @abstractmethod
     def clip_gradients(self, optimizer: Any, max_norm: float) -> None:
         """Scales an optimizer's gradients down so that their total 2-norm is at most ``max_norm``."""
@@ -187,6 +191,10 @@ class Backend(ABC):
     @abstractmethod
     def scheduler_drives(self, scheduler: Any, optimizer: Any) -> bool:
         """Whether a scheduler sets the learning rate of this optimizer."""
+
+    def own_scheduler(self, optimizer: Any) -> Any:
+        """The scheduler that an optimizer was made with as its learning rate; None if that is a number."""
+        return None
 
     @abstractmethod
     def plateau_mode(self, scheduler: Any) -> str | None:
