@@ -70,7 +70,7 @@ class FollowsNothing(Mutant):
         change(trainer._following, "check", nothing)
 
 
-@caught("O-14", "test_a_shared_scheduler_steps_once")
+@caught("O-9", "test_a_shared_scheduler_steps_once")
 class StepsForEachOptimizer(Mutant):
     """Steps a scheduler once for each optimizer that it is of."""
 
