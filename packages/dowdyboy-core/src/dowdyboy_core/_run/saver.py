@@ -192,22 +192,25 @@ class Saver:
 
     # ---- saving
 
+    def note_value(self, ep: int, value: float | None) -> None:
+        """Notes whether an epoch is the best so far, by what decides that; None if it has no such value."""
+        wanted = self._config.save_best or self._config.early_stop is not None
+        if wanted and value is not None and self._is_best(value):
+            self._position.best, self._position.best_epoch = value, ep
+
     def end_epoch(self, ep: int, value: float | None) -> None:
         """Saves what is to be saved at the end of an epoch.
 
         Args:
             ep: the epoch.
-            value: what decides whether it is the best; None if it has no such value.
+            value: what decides which is the best; None if it has no such value.
         """
-        best = self._config.save_best and value is not None and self._is_best(value)
-        if best:
-            self._position.best, self._position.best_epoch = value, ep
         kinds = self._kinds(ep) if self._config.enable_save_checkpoint else []
         if not kinds:
             check_equal_weights(self._backend, self._run.parts)  # as each snapshot does
             return
         self._save(kinds, ep, self._snapshot())
-        if best:
+        if "best_epoch" in kinds and value == self._position.best:
             self._run.tell(f"epoch {ep} is the best so far: {value:.6g}")
 
     def _kinds(self, ep: int) -> list[str]:
