@@ -194,7 +194,7 @@ def test_a_fit_stops_early(
 @pytest.mark.parametrize("kill_at", [3, 7, 10])
 def test_the_patience_survives_a_resume(harness: Harness, tmp_path: Path, kill_at: int) -> None:
     given = [3.0, 2.0, 2.5, 2.25, 4.0, 1.0]
-    settings = {"early_stop": 3, "early_stop_delta": 0.125, "save_steps": 1}
+    settings: dict[str, Any] = {"early_stop": 3, "early_stop_delta": 0.125, "save_steps": 1}
     whole, _ = values(harness, tmp_path / "whole", given, **settings)
     assert whole == [1, 2, 3, 4, 5]
     first, _ = values(harness, tmp_path / "parts", given, kill_at, **settings)
@@ -202,7 +202,7 @@ def test_the_patience_survives_a_resume(harness: Harness, tmp_path: Path, kill_a
     assert first + second == whole
     assert values(harness, tmp_path / "parts", given, resume="auto", **settings) == ([], []), "it has ended"
     last = (tmp_path / "parts/default_run.log").read_text().splitlines()[-1]
-    assert last.endswith("stopped early at epoch 5: of the last 3 epochs with a value none was better than 2")
+    assert last.endswith("stopped early at epoch 5: none of the last 3 epochs with a value was better than 2")
     longer, best = values(harness, tmp_path / "parts", given, resume="auto", **{**settings, "early_stop": 4})
     assert longer == [6]
     assert best == [(1.0, 6)]
@@ -221,7 +221,7 @@ def test_the_best_so_far(harness: Harness, tmp_path: Path, setting: dict[str, An
 
 @pytest.mark.clause("B-11", "X-2", "F-3")
 def test_what_early_stop_can_not_be(harness: Harness, tmp_path: Path) -> None:
-    for settings, text in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"early_stop": 0}, "early_stop=0 is not acceptable. Give an int of at least 1, or None."),
         (
             {"early_stop": 2, "early_stop_delta": -1.0},
@@ -231,7 +231,8 @@ def test_what_early_stop_can_not_be(harness: Harness, tmp_path: Path) -> None:
             {"early_stop_delta": 0.5},
             "early_stop_delta=0.5 needs early_stop, the number of epochs to wait for something better.",
         ),
-    ]:
+    ]
+    for settings, text in wrong:
         with pytest.raises(ConfigError) as caught:
             build(harness, tmp_path, **settings)
         assert str(caught.value) == text

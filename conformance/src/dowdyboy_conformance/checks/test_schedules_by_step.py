@@ -13,7 +13,7 @@ from dowdyboy_conformance._problem import Run, build
 from dowdyboy_conformance._resuming import Killed, assert_equal, outcome, start
 from dowdyboy_conformance.harnesses.harness import COSINE_STEPS, Harness
 from dowdyboy_conformance.scenarios.numbers import scale_the_loss
-from dowdyboy_core import ConfigError, SetupError
+from dowdyboy_core import CheckpointError, ConfigError, SetupError
 
 # Five batches an epoch: with windows of two, three optimizer steps.
 FIVE: dict[str, Any] = {"samples": 20, "epoch": 2, "lr": 1.0}
@@ -48,7 +48,7 @@ def test_schedulers_step_with_their_optimizers(harness: Harness, tmp_path: Path)
 @pytest.mark.clause("O-9", "C-7")
 @pytest.mark.parametrize("schedule", ["step", "cosine"])
 def test_a_schedule_goes_on_within_an_epoch(harness: Harness, tmp_path: Path, schedule: str) -> None:
-    settings = {"schedule": schedule, "schedule_by": "step", "save_steps": 1, "epoch": 2, "lr": 0.5}
+    settings: dict[str, Any] = {"schedule": schedule, "schedule_by": "step", "save_steps": 1, "epoch": 2, "lr": 0.5}
     whole = rates(start(harness, tmp_path / "whole", **settings))
     if schedule == "cosine":
         expected = [0.25 * (1 + math.cos(math.pi * number / COSINE_STEPS)) for number in range(6)]
@@ -57,6 +57,23 @@ def test_a_schedule_goes_on_within_an_epoch(harness: Harness, tmp_path: Path, sc
     second = rates(start(harness, tmp_path / "parts", resume="auto", **settings))
     assert first + second == whole
     assert_equal(outcome(tmp_path / "parts", 2), outcome(tmp_path / "whole", 2))
+
+
+@pytest.mark.clause("O-9", "X-2")
+def test_a_schedule_goes_on_as_it_was(harness: Harness, tmp_path: Path) -> None:
+    saved: dict[str, Any] = {"schedule": "step", "enable_save_checkpoint": True}
+    rates(build(harness, tmp_path, schedule_by="step", **saved))
+    folder = tmp_path / "checkpoint/last_epoch_1"
+    run = build(harness, tmp_path / "other", epoch=2, lr=1.0, **saved)
+    before = run.parameters()
+    with pytest.raises(CheckpointError) as caught:
+        run.trainer.load_checkpoint(folder)
+    assert str(caught.value) == (
+        f"In {str(folder)!r} the scheduler of optimizer 0 goes by schedule_by='step', and here by 'epoch'. Set what it "
+        "was saved with, or load the weights alone with weights_only=True."
+    )
+    assert all((array == before[name]).all() for name, array in run.parameters().items()), "nothing was loaded"
+    build(harness, tmp_path, epoch=2, schedule_by=["step"], **saved).trainer.load_checkpoint(folder)
 
 
 @pytest.mark.clause("O-9", "L-5")
@@ -149,7 +166,7 @@ def test_what_schedule_by_can_not_be(harness: Harness, tmp_path: Path) -> None:
     for value, text in [
         ("batch", "schedule_by='batch' is not one of 'epoch', 'step'."),
         ([], "schedule_by=[] is empty. Give one of 'epoch', 'step' for each optimizer."),
-        (["step", 1], "schedule_by[1]=1 is not one of 'epoch', 'step'."),
+        (["step", 1], "schedule_by=['step', 1] has 1 at place 1, which is not one of 'epoch', 'step'."),
     ]:
         with pytest.raises(ConfigError) as caught:
             build(harness, tmp_path, schedule_by=value)
@@ -231,7 +248,7 @@ def test_the_hooks_around_epochs_and_steps(harness: Harness, tmp_path: Path) -> 
 @pytest.mark.clause("H-8", "H-9", "C-7")
 @pytest.mark.parametrize(("kill_at", "again"), [(3, True), (4, False)])
 def test_hooks_in_a_resumed_run(harness: Harness, tmp_path: Path, kill_at: int, again: bool) -> None:
-    settings = {"schedule": "step", "schedule_by": "step", "save_steps": 1, "epoch": 2}
+    settings: dict[str, Any] = {"schedule": "step", "schedule_by": "step", "save_steps": 1, "epoch": 2}
     whole = Hooks(start(harness, tmp_path / "whole", **settings)).fit()
     Hooks(start(harness, tmp_path / "parts", **settings)).fit(kill_at)
     resumed = Hooks(start(harness, tmp_path / "parts", resume="auto", **settings)).fit()
@@ -243,6 +260,7 @@ def test_hooks_in_a_resumed_run(harness: Harness, tmp_path: Path, kill_at: int, 
 @pytest.mark.parametrize("name", ["on_epoch_begin", "on_step_end"])
 def test_hooks_that_can_not_be_called(harness: Harness, tmp_path: Path, name: str) -> None:
     run = build(harness, tmp_path)
+    hooks: dict[str, Any] = {name: lambda trainer: None}
     with pytest.raises(ConfigError, match=name):
-        run.trainer.fit(run.train_step, **{name: lambda trainer: None})
+        run.trainer.fit(run.train_step, **hooks)
     assert run.losses == []

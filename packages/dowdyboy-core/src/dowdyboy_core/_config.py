@@ -170,7 +170,9 @@ def _choices(name: str, value: object, accepted: tuple[str, ...]) -> None:
             f"{name}={value!r} is empty. Give one of {', '.join(map(repr, accepted))} for each optimizer."
         )
     for place, item in enumerate(value):
-        _choice(f"{name}[{place}]", item, accepted)
+        if item not in accepted:
+            listed = ", ".join(repr(word) for word in accepted)
+            raise ConfigError(f"{name}={value!r} has {item!r} at place {place}, which is not one of {listed}.")
 
 
 def _text(name: str, value: object) -> None:

@@ -56,6 +56,7 @@ def _check_index(folder: Path, index: Mapping[str, Any], weights_only: bool) -> 
         wrong += [name for name in ("best",) if not _is_value(index.get(name, "nothing"))]
         wrong += [name for name in ("to_beat",) if not _is_value(index.get(name))]  # older ones have neither
         wrong += [name for name in ("since_better",) if not _is_count(index.get(name, 0))]
+        wrong += [name for name in ("schedule_by",) if not isinstance(index.get(name, []), list)]
     if wrong:
         raise CheckpointError(
             f"checkpoint.json in {str(folder)!r} has no {wrong[0]} of the right kind: "

@@ -57,7 +57,7 @@ class Ending:
             return False
         best = "finite" if position.to_beat is None else f"better than {position.to_beat:.6g}"
         self._run.tell(
-            f"stopped early at epoch {position.epoch}: of the last {position.since_better} epochs with a value none was "
-            f"{best}"
+            f"stopped early at epoch {position.epoch}: none of the last {position.since_better} epochs with a value "
+            f"was {best}"
         )
         return True

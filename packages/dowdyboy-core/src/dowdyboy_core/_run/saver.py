@@ -15,7 +15,7 @@ from dowdyboy_core.rand import derive_seed
 
 from .checkpoints import CheckpointFolder, Snapshot, read_snapshot
 from .run import Run
-from .snapshots import apply_all, apply_weights, check_equal_weights, check_streams, take_snapshot
+from .snapshots import apply_all, apply_weights, check_equal_weights, check_schedules, check_streams, take_snapshot
 
 
 class Saver:
@@ -60,6 +60,7 @@ class Saver:
             self._run.tell(f"took the weights of {str(folder)!r}")
             return
         check_streams(self._backend, self._run.streams, snapshot, folder)
+        check_schedules(self._run, snapshot, folder)
         apply_all(self._run, snapshot, folder)
         self._position.load_state(snapshot.index)
         self._adapt_to_world_size(snapshot)

@@ -139,6 +139,14 @@ class Schedules:
         return found
 
 
+def schedule_ways(config: TrainerConfig, backend: Backend, parts: Assembly) -> list[str | None]:
+    """For each optimizer by what its scheduler goes; None where the trainer steps none by the clock."""
+    by, count = config.schedule_by, len(parts.schedulers)
+    words = [by] * count if isinstance(by, str) else [*by, *[None] * count][:count]
+    followed = (config.auto_schedule and item and backend.plateau_mode(item) is None for item in parts.schedulers)
+    return [word if clocked else None for word, clocked in zip(words, followed, strict=True)]
+
+
 _EACH = {"epoch": "one an epoch", "step": "one an optimizer step"}
 
 
