@@ -6,7 +6,7 @@ TOPICS = {
     "A": ("API", 9),
     "F": ("fields", 9),
     "H": ("hooks", 9),
-    "L": ("loop order", 16),
+    "L": ("loop order", 15),
     "R": ("records", 7),
     "D": ("data", 18),
     "S": ("randomness", 6),
@@ -14,10 +14,10 @@ TOPICS = {
     "C": ("checkpoints", 25),
     "B": ("best and last", 12),
     "G": ("logs", 13),
-    "O": ("optimizing", 10),
+    "O": ("optimizing", 12),
     "U": ("utilities", 6),
     "X": ("errors", 3),
-    "W": ("several processes", 28),
+    "W": ("several processes", 27),
     "N": ("numbers across frameworks", 5),
 }
 """For each topic its name and the number of its clauses."""

@@ -1,4 +1,4 @@
-"""L-15, L-16: a fit that a hook ends in order. B-11, B-12: an early stop, and the best value so far."""
+"""L-14, L-15: a fit that a hook ends in order. B-11, B-12: an early stop, and the best value so far."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ CASES = [
 """Where it is called in a run of three epochs of five batches, in windows of two, and how many batches are trained."""
 
 
-@pytest.mark.clause("L-15", "L-1")
+@pytest.mark.clause("L-14", "L-1")
 @pytest.mark.parametrize(("at", "trained"), CASES, ids=[f"{at[0]}-{at[1]}" for at, _ in CASES])
 def test_a_fit_ends_in_order(harness: Harness, tmp_path: Path, at: tuple[str, int], trained: int) -> None:
     settings: dict[str, Any] = {"samples": 20, "accumulate_steps": 2, "enable_save_checkpoint": True, "save_best": True}
@@ -104,7 +104,7 @@ def test_a_fit_ends_in_order(harness: Harness, tmp_path: Path, at: tuple[str, in
     assert f"stopped after epoch {epochs}, as trainer.stop() asked" in told
 
 
-@pytest.mark.clause("L-16", "C-7")
+@pytest.mark.clause("L-15", "C-7")
 def test_a_run_goes_on_after_a_stop(harness: Harness, tmp_path: Path) -> None:
     Ended(start(harness, tmp_path / "whole"), None).fit()
     first = Ended(start(harness, tmp_path / "parts", workers=1), ("end", 2)).fit()
@@ -120,7 +120,7 @@ def test_a_run_goes_on_after_a_stop(harness: Harness, tmp_path: Path) -> None:
     assert (index["epoch"], index["train_step"]) == (3, 7)
 
 
-@pytest.mark.clause("L-15", "X-2")
+@pytest.mark.clause("L-14", "X-2")
 def test_a_stop_is_of_one_fit(harness: Harness, tmp_path: Path) -> None:
     run = build(harness, tmp_path, epoch=2)
     Ended(run, ("end", 1)).fit()
@@ -240,7 +240,7 @@ def test_what_early_stop_can_not_be(harness: Harness, tmp_path: Path) -> None:
         build(harness, tmp_path, early_stop=2).fit(val=False)
 
 
-@pytest.mark.clause("W-28", "L-15", "L-16", "B-11")
+@pytest.mark.clause("W-27", "L-14", "L-15", "B-11")
 @pytest.mark.parametrize("processes", [2, 3])
 def test_all_processes_end_where_one_asks(together: Together, processes: int) -> None:
     for seen in together(processes, "ending"):

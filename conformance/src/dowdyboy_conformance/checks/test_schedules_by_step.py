@@ -1,4 +1,4 @@
-"""O-9 and O-10: schedulers that step with their optimizers. H-8 and H-9: hooks around steps and epochs."""
+"""O-11 and O-12: schedulers that step with their optimizers. H-8 and H-9: hooks around steps and epochs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rates(run: Run, kill_at: int | None = None) -> list[float]:
     return found
 
 
-@pytest.mark.clause("O-9")
+@pytest.mark.clause("O-11")
 def test_schedulers_step_with_their_optimizers(harness: Harness, tmp_path: Path) -> None:
     run = build(harness, tmp_path, schedule="step", schedule_by="step", accumulate_steps=2, **FIVE)
     windows = [0, 0, 1, 1, 2, 3, 3, 4, 4, 5]  # the last of an epoch has one batch
@@ -45,7 +45,7 @@ def test_schedulers_step_with_their_optimizers(harness: Harness, tmp_path: Path)
     assert harness.learning_rate(run.optimizer) == 0.5**6, "and no more at the end of an epoch"
 
 
-@pytest.mark.clause("O-9", "C-7")
+@pytest.mark.clause("O-11", "C-7")
 @pytest.mark.parametrize("schedule", ["step", "cosine"])
 def test_a_schedule_goes_on_within_an_epoch(harness: Harness, tmp_path: Path, schedule: str) -> None:
     settings: dict[str, Any] = {"schedule": schedule, "schedule_by": "step", "save_steps": 1, "epoch": 2, "lr": 0.5}
@@ -59,7 +59,7 @@ def test_a_schedule_goes_on_within_an_epoch(harness: Harness, tmp_path: Path, sc
     assert_equal(outcome(tmp_path / "parts", 2), outcome(tmp_path / "whole", 2))
 
 
-@pytest.mark.clause("O-9", "X-2")
+@pytest.mark.clause("O-11", "X-2")
 def test_a_schedule_goes_on_as_it_was(harness: Harness, tmp_path: Path) -> None:
     saved: dict[str, Any] = {"schedule": "step", "enable_save_checkpoint": True}
     rates(build(harness, tmp_path, schedule_by="step", **saved))
@@ -76,7 +76,7 @@ def test_a_schedule_goes_on_as_it_was(harness: Harness, tmp_path: Path) -> None:
     build(harness, tmp_path, epoch=2, schedule_by=["step"], **saved).trainer.load_checkpoint(folder)
 
 
-@pytest.mark.clause("O-9", "L-5")
+@pytest.mark.clause("O-11", "L-5")
 def test_each_optimizer_has_a_schedule_of_its_own_kind(harness: Harness, tmp_path: Path) -> None:
     run = build(harness, tmp_path, schedule_by=["step", "epoch", "step"], save_best=True, **FIVE)
     made = [harness.optimizer("sgd", [run.model], 1.0, schedule=name) for name in ("step", "step", "plateau")]
@@ -86,7 +86,7 @@ def test_each_optimizer_has_a_schedule_of_its_own_kind(harness: Harness, tmp_pat
     assert [harness.learning_rate(item.optimizer) for item in made] == [0.5**10, 0.5**2, 0.5]
 
 
-@pytest.mark.clause("O-9", "O-8", "P-1")
+@pytest.mark.clause("O-11", "O-8", "P-1")
 def test_a_skipped_step_is_none_of_the_schedule(harness: Harness, tmp_path: Path) -> None:
     run = build(harness, tmp_path, schedule="step", schedule_by="step", lr=2.0**-10)
     scale_the_loss(run.trainer)  # in float32, so that it is seen where the device has no fp16, too
@@ -100,7 +100,7 @@ def test_a_skipped_step_is_none_of_the_schedule(harness: Harness, tmp_path: Path
     assert found == [2.0**-10, 2.0**-11, 2.0**-11]
 
 
-@pytest.mark.clause("O-9", "O-6", "X-2")
+@pytest.mark.clause("O-11", "O-6", "X-2")
 def test_steps_by_hand_take_the_schedule_along(harness: Harness, tmp_path: Path) -> None:
     run = build(harness, tmp_path, schedule="step", schedule_by="step", auto_optimize=False, lr=1.0)
     found: list[float] = []
@@ -122,7 +122,7 @@ def test_steps_by_hand_take_the_schedule_along(harness: Harness, tmp_path: Path)
     assert found == [0.5, 0.25, 0.125]
 
 
-@pytest.mark.clause("O-10")
+@pytest.mark.clause("O-12")
 def test_how_many_steps_a_schedule_gets(harness: Harness, tmp_path: Path) -> None:
     def steps(**settings: Any) -> int | None:
         return build(harness, tmp_path, **{**FIVE, **settings}).trainer.schedule_steps
@@ -138,7 +138,7 @@ def test_how_many_steps_a_schedule_gets(harness: Harness, tmp_path: Path) -> Non
     assert run.trainer.schedule_steps is None
 
 
-@pytest.mark.clause("O-10")
+@pytest.mark.clause("O-12")
 @pytest.mark.parametrize(
     ("by", "told"),
     [
@@ -161,7 +161,7 @@ def test_a_schedule_of_another_length_is_told(harness: Harness, tmp_path: Path, 
     assert lines == [line.replace("NAME", name) for line in told], "once, with both numbers"
 
 
-@pytest.mark.clause("O-9", "F-3", "X-2")
+@pytest.mark.clause("O-11", "F-3", "X-2")
 def test_what_schedule_by_can_not_be(harness: Harness, tmp_path: Path) -> None:
     for value, text in [
         ("batch", "schedule_by='batch' is not one of 'epoch', 'step'."),

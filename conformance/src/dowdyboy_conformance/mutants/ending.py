@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _config = inside("_config")
 
 
-@caught("L-15", "test_a_fit_ends_in_order")
+@caught("L-14", "test_a_fit_ends_in_order")
 class CutsNoEpoch(Mutant):
     """Trains an epoch to its end although it is to be the last."""
 
@@ -32,7 +32,7 @@ class CutsNoEpoch(Mutant):
         change(stopping, "ends_after_epoch", make)
 
 
-@caught("L-15", "test_a_fit_ends_in_order")
+@caught("L-14", "test_a_fit_ends_in_order")
 class EndsWithoutValidation(Mutant):
     """Leaves validation out where an epoch was cut short."""
 
@@ -43,7 +43,7 @@ class EndsWithoutValidation(Mutant):
         change(trainer, "_validate", make)
 
 
-@caught("L-15", "test_a_stop_is_of_one_fit")
+@caught("L-14", "test_a_stop_is_of_one_fit")
 class StopsForGood(Mutant):
     """Ends the next fit, too, where one was ended."""
 
@@ -60,7 +60,7 @@ class StopsForGood(Mutant):
         change(stopping, "ends_after_epoch", make)
 
 
-@caught("L-16", "test_a_run_goes_on_after_a_stop")
+@caught("L-15", "test_a_run_goes_on_after_a_stop")
 class CutEpochsGoOn(Mutant):
     """Counts an epoch that was cut short as one that is not over."""
 
@@ -138,7 +138,7 @@ class BestTooLate(Mutant):
         change(trainer._saver, "note_value", nothing)
 
 
-@caught("W-28", "test_all_processes_end_where_one_asks")
+@caught("W-27", "test_all_processes_end_where_one_asks")
 class OthersDecide(Mutant):
     """Hears of no stop that is asked for in one of several processes."""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _config = inside("_config")
 
 
-@caught("O-9", "test_schedulers_step_with_their_optimizers")
+@caught("O-11", "test_schedulers_step_with_their_optimizers")
 class StepsByEpochsToo(Mutant):
     """Steps schedulers that go by steps at the end of an epoch as well."""
 
@@ -31,7 +31,7 @@ class StepsByEpochsToo(Mutant):
         change(schedules, "step_epoch", make)
 
 
-@caught("O-9", "test_a_skipped_step_is_none_of_the_schedule")
+@caught("O-11", "test_a_skipped_step_is_none_of_the_schedule")
 class SkippedStepsCount(Mutant):
     """Steps the schedule of an optimizer that skipped its step."""
 
@@ -39,7 +39,7 @@ class SkippedStepsCount(Mutant):
         change(trainer._schedules, "after", lambda original: lambda stepped: original([True] * len(stepped)))
 
 
-@caught("O-9", "test_a_schedule_goes_on_within_an_epoch")
+@caught("O-11", "test_a_schedule_goes_on_within_an_epoch")
 class ScheduleBeginsAnew(Mutant):
     """Doesn't take up the state of a scheduler."""
 
@@ -47,7 +47,7 @@ class ScheduleBeginsAnew(Mutant):
         change(trainer._backend, "load_scheduler_state", nothing)
 
 
-@caught("O-9", "test_each_optimizer_has_a_schedule_of_its_own_kind")
+@caught("O-11", "test_each_optimizer_has_a_schedule_of_its_own_kind")
 class OneWayForAll(Mutant):
     """Takes the first word of a list for all schedulers."""
 
@@ -62,7 +62,7 @@ class OneWayForAll(Mutant):
         change(trainer._schedules, "begin_epoch", make)
 
 
-@caught("O-9", "test_steps_by_hand_take_the_schedule_along")
+@caught("O-11", "test_steps_by_hand_take_the_schedule_along")
 class ByHandWithoutSchedule(Mutant):
     """Leaves the schedule where it is when a hook steps."""
 
@@ -70,7 +70,7 @@ class ByHandWithoutSchedule(Mutant):
         change(trainer._schedules, "after_one", nothing)
 
 
-@caught("O-9", "test_a_schedule_goes_on_as_it_was")
+@caught("O-11", "test_a_schedule_goes_on_as_it_was")
 class AnyWayGoesOn(Mutant):
     """Takes up a schedule that went by something else."""
 
@@ -78,7 +78,7 @@ class AnyWayGoesOn(Mutant):
         change(inside("_run.saver"), "check_schedules", nothing, patch)
 
 
-@caught("O-10", "test_how_many_steps_a_schedule_gets")
+@caught("O-12", "test_how_many_steps_a_schedule_gets")
 class WindowsUncounted(Mutant):
     """Counts batches where there are windows."""
 
@@ -90,7 +90,7 @@ class WindowsUncounted(Mutant):
         change(trainer._schedules, "steps", lambda original: steps)
 
 
-@caught("O-10", "test_a_schedule_of_another_length_is_told")
+@caught("O-12", "test_a_schedule_of_another_length_is_told")
 class LengthsUntold(Mutant):
     """Says nothing about a schedule of another length."""
 
@@ -189,7 +189,7 @@ class OldHooksOnly(Mutant):
         change(trainer, "fit", lambda original: lambda train, val=None, end=None, **hooks: original(train, val, end))
 
 
-@caught("O-9", "test_what_schedule_by_can_not_be")
+@caught("O-11", "test_what_schedule_by_can_not_be")
 class AnyWay(Mutant):
     """Takes anything for schedule_by."""
 
