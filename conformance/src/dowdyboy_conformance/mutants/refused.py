@@ -75,4 +75,4 @@ class StepsForEachOptimizer(Mutant):
     """Steps a scheduler once for each optimizer that it is of."""
 
     def spoil(self, trainer: Any) -> None:
-        change(trainer._parts, "each_scheduler", lambda original: lambda: [*original(), *original()])
+        change(trainer._schedules, "_of", lambda original: lambda by: [*original(by), *original(by)])
