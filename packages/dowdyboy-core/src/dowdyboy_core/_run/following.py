@@ -64,14 +64,11 @@ class Following:
         found, name = records.stacked(), self._config.save_best_rec
         if name in found:
             return None
+        plateaus = [] if self._config.save_best else self._plateaus()
         return (
             f"save_best_rec={name!r} is not among the records of epoch {ep}: {sorted(found)}. Record it with "
             f"set_records{', or name one of these' if found else ''}."
-            + (
-                ""
-                if self._config.save_best
-                else f" The scheduler {type(self._plateaus()[0]).__name__} follows its mean."
-            )
+            + (f" The scheduler {type(plateaus[0]).__name__} follows its mean." if plateaus else "")
         )
 
     def value(self, trainer: Any, records: Records) -> float:
