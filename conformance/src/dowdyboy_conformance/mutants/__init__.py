@@ -8,6 +8,7 @@ A mutant is a harness like any other, in one of the modules of this folder, by t
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import pkgutil
 from collections.abc import Generator
 
@@ -19,8 +20,9 @@ __all__ = ["CONTROL", "EXPECTED", "Spoilt", "backend_of"]
 
 CONTROL = Mutant
 
-for _module in sorted(found.name for found in pkgutil.iter_modules(__path__)):
-    importlib.import_module(f"{__name__}.{_module}")
+if multiprocessing.parent_process() is None:  # one that a check starts needs its own mutant alone, and so no PyTorch
+    for _module in sorted(found.name for found in pkgutil.iter_modules(__path__)):
+        importlib.import_module(f"{__name__}.{_module}")
 _all: list[type[Spoilt]] = [CONTROL, *EXPECTED]
 globals().update({mutant.__name__: mutant for mutant in _all})
 
