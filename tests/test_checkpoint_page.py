@@ -305,6 +305,7 @@ TYPES = {
     "count": lambda value: type(value) is int and value >= 0,
     "count or null": lambda value: value is None or (type(value) is int and value >= 0),
     "number or null": lambda value: value is None or type(value) is float,
+    "list": lambda value: type(value) is list,
     "object": lambda value: type(value) is dict,
 }
 
