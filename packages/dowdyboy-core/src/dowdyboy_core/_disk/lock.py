@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-import socket
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -160,7 +160,7 @@ def _read(descriptor: int) -> str:
 
 
 def _write(descriptor: int, since: str) -> None:
-    content = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}) + "\n"
+    content = json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}) + "\n"
     with suppress(OSError):  # the lock counts, and not what the file says
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, content.encode(), 0)

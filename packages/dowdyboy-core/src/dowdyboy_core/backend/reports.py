@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import faulthandler
-import multiprocessing
 import os
 import re
 import signal
 import time
-from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 _SHOW: int | None = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else None
 """Has a worker write down where it is. Nobody else uses it, and where there is none (macOS), nobody is asked."""
@@ -25,7 +27,9 @@ class Reports:
     """
 
     def __init__(self) -> None:
-        ours, self._theirs = multiprocessing.Pipe(duplex=False)
+        from multiprocessing import Pipe  # here, since only who has workers needs it
+
+        ours, self._theirs = Pipe(duplex=False)
         self._ours: Connection | None = ours
         self._up: set[int] = set()
         self._text = ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import traceback
 from collections.abc import Iterator
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 
@@ -55,7 +54,7 @@ class Failure:
         if self._whole is None:
             return None
         try:
-            error = ForkingPickler.loads(self._whole)  # from a child of this process, by a pipe
+            error = unpickled(self._whole)  # from a child of this process, by a pipe
         except Exception:  # what it needs isn't to be had here
             return None
         return error if isinstance(error, BaseException) else None
@@ -79,8 +78,8 @@ def _whole(error: BaseException) -> bytes | None:
     if not own_way and any("__init__" in vars(base) or "__new__" in vars(base) for base in _own(kind)):
         return None  # given its own text, a constructor may make another one of it
     try:
-        data = bytes(ForkingPickler.dumps(error))
-        return data if type(ForkingPickler.loads(data)) is kind else None
+        data = pickled(error)
+        return data if type(unpickled(data)) is kind else None
     except Exception:
         return None
 
@@ -121,7 +120,21 @@ def _picklable(value: Any) -> Any:
 
 def _can_be_pickled(value: Any) -> bool:
     try:
-        ForkingPickler.loads(bytes(ForkingPickler.dumps(value)))
+        unpickled(pickled(value))
     except Exception:
         return False
     return True
+
+
+def pickled(value: Any) -> bytes:
+    """What is sent to another process of the same run, as multiprocessing sends it."""
+    from multiprocessing.reduction import ForkingPickler  # here, since only what starts processes needs it
+
+    return bytes(ForkingPickler.dumps(value))
+
+
+def unpickled(data: bytes) -> Any:
+    """What was sent. Only for what a process of the same run sent by a pipe, never for what lies in a file."""
+    from multiprocessing.reduction import ForkingPickler
+
+    return ForkingPickler.loads(data)

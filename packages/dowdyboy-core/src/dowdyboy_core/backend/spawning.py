@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dowdyboy_core.backend import failures as _failures
 
+from .sent_errors import pickled, unpickled
 from .signals import ECHO, ON_REQUEST, SIGNALS, Stopped, end_by, handled, stopping_signals, tell
 from .together import apart_on_error
 
@@ -41,16 +42,12 @@ class Work:
         self._parts: Any = (function, args)
 
     def __getstate__(self) -> dict[str, Any]:
-        from multiprocessing.reduction import ForkingPickler  # what sends it takes it apart, too
-
-        return {"folder": self.folder, "_parts": bytes(ForkingPickler.dumps(self._parts))}
+        return {"folder": self.folder, "_parts": pickled(self._parts)}
 
     def load(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """The function and its arguments."""
         if isinstance(self._parts, bytes):
-            from multiprocessing.reduction import ForkingPickler
-
-            self._parts = ForkingPickler.loads(self._parts)
+            self._parts = unpickled(self._parts)
         function, args = self._parts
         return function, args
 

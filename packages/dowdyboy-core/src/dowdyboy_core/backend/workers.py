@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing.queues
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from dowdyboy_core._errors import SetupError
 
 from .reports import Reports
-from .sent_errors import Failure
+from .sent_errors import Failure, pickled, unpickled
 from .worker_signals import WorkerInit
 
 
@@ -78,7 +76,9 @@ class Workers(ABC):
 
         Without this it would be dropped, and waited for without end.
         """
-        queues: Any = multiprocessing.queues.Queue
+        from multiprocessing.queues import Queue  # here, since only a worker needs it
+
+        queues: Any = Queue
         otherwise = queues._on_queue_feeder_error
 
         def refuse(queue: Any, error: Exception, sent: Any) -> None:
@@ -98,7 +98,7 @@ class Workers(ABC):
     @classmethod
     def dumps(cls, value: Any) -> bytes:
         """What a worker that starts afresh is to read with, pickled."""
-        return bytes(ForkingPickler.dumps(value))
+        return pickled(value)
 
 
 def alike(one: Workers | None, other: Workers | None) -> bool:
@@ -152,7 +152,7 @@ class Reader(ABC):
         packed, self.packed = self.packed, None
         if packed is not None:
             # From the process that has started this one, by a pipe.
-            self.__dict__.update(ForkingPickler.loads(packed))
+            self.__dict__.update(unpickled(packed))
 
     def __call__(self, keys: list[Any]) -> Any:
         """Gives the batch of the one key in ``keys``; in a worker a :class:`Failure`, if that can't be read."""
