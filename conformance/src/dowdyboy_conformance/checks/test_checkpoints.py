@@ -39,6 +39,12 @@ INDEX_KEYS = {
     "val_batch",
     "best",
     "best_type",
+    "best_rec",
+    "accumulate_steps",
+    "batches",
+    "batch_size",
+    "val_batches",
+    "val_batch_size",
     "best_epoch",
     "files",
     "sha256",
@@ -56,7 +62,7 @@ def test_the_index_says_where_the_run_stands(harness: Harness, tmp_path: Path) -
     }
     assert said == {
         "format": "dowdyboy-checkpoint",
-        "format_version": 1,
+        "format_version": 2,
         "backend": harness.name,
         "world_size": 1,
         "name": "mine",

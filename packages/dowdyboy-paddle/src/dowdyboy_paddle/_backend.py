@@ -30,7 +30,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _data, _distributed, _own, _state
+from . import _data, _distributed, _own, _own_state, _state
 from ._amp import ForwardContexts, available_precision
 from ._sync_bn import synchronise_batch_norm
 from ._tracker import VisualDLTracker
@@ -206,6 +206,9 @@ class PaddleBackend(Backend):
     def wants_gradient(self, parameter: Any) -> bool:
         return not parameter.stop_gradient
 
+    def set_wants_gradient(self, parameter: Any, wanted: bool) -> None:
+        parameter.stop_gradient = not wanted
+
     # ---- optimizers and schedulers
 
     def is_optimizer(self, value: Any) -> bool:
@@ -315,8 +318,14 @@ class PaddleBackend(Backend):
     def tensor_state(self, tensor: Any) -> Array:
         return _state.to_array(tensor)
 
-    def tensor_from_state(self, array: Array) -> Any:
-        return _state.to_tensor(array)
+    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
+        return _state.to_tensor(array, None if like is None else like.place)
+
+    def own_state(self, value: Any) -> Any:
+        return _own_state.own_state(value)
+
+    def load_own_state(self, value: Any, state: Any) -> None:
+        _own_state.load_own_state(value, state)
 
     # ---- the rest
 

@@ -28,7 +28,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _data, _distributed, _own, _state
+from . import _data, _distributed, _own, _own_state, _state
 from ._amp import ForwardContexts, available_precision
 from ._sync_bn import synchronise_batch_norm
 from ._tracker import TensorBoardTracker
@@ -194,6 +194,9 @@ class TorchBackend(Backend):
     def wants_gradient(self, parameter: Any) -> bool:
         return bool(parameter.requires_grad)
 
+    def set_wants_gradient(self, parameter: Any, wanted: bool) -> None:
+        parameter.requires_grad_(wanted)
+
     # ---- optimizers and schedulers
 
     def is_optimizer(self, value: Any) -> bool:
@@ -299,8 +302,14 @@ class TorchBackend(Backend):
     def tensor_state(self, tensor: Any) -> Array:
         return _state.to_array(tensor)
 
-    def tensor_from_state(self, array: Array) -> Any:
-        return _state.to_tensor(array).to(self._device)
+    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
+        return _state.to_tensor(array).to(self._device if like is None else like.device)
+
+    def own_state(self, value: Any) -> Any:
+        return _own_state.own_state(value)
+
+    def load_own_state(self, value: Any, state: Any) -> None:
+        _own_state.load_own_state(value, state)
 
     # ---- the rest
 

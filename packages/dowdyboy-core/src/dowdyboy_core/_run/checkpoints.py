@@ -41,8 +41,12 @@ class Snapshot:
 
 
 _COUNTS = ("run", "world_size", "metrics_bytes", "epoch", "batch", "train_step", "val_step")
+_SETTINGS = ("accumulate_steps", "batches", "batch_size", "val_batches", "val_batch_size")  # since version 2
 _TEXTS: tuple[str, ...] = ("dowdyboy", "backend", "backend_version", "python", "name", "precision", "best_type")
-_FILE = re.compile(r"((model|component|optimizer|lr_scheduler)_[0-9]+|scaler|rng|records)\.(json|safetensors)")
+_FILE = re.compile(
+    r"((model|component)_[0-9]+(_beside)?|(optimizer|lr_scheduler)_[0-9]+|scaler|rng|records|frozen)"
+    r"\.(json|safetensors)"
+)
 _MAX_COUNT = 2**53  # more than any run comes to
 _TREES = {"rng": list, "records": dict, "scaler": dict}
 
@@ -53,6 +57,9 @@ def _check_index(folder: Path, index: Mapping[str, Any], weights_only: bool) -> 
     if not weights_only:
         wrong += [name for name in _COUNTS if not _is_count(index.get(name))]
         wrong += [name for name in ("val_batch", "best_epoch") if not _is_count(_or_zero(index, name))]
+        wrong += [name for name in _SETTINGS if not _is_count(index.get(name) or 0)]
+        if not isinstance(index.get("best_rec") or "", str):
+            wrong.append("best_rec")
         best = index.get("best", "nothing")
         if best is not None and not (type(best) is float and math.isfinite(best)):
             wrong.append("best")

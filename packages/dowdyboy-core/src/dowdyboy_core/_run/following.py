@@ -38,6 +38,10 @@ class Following:
             raise ConfigError(f"set_save_best_calc_func got {function!r:.80}, which can't be called. Give a function.")
         self._function = function
 
+    def record(self) -> str | None:
+        """The record whose mean is the value; None where a function of the user's computes it."""
+        return None if self._function is not None else self._config.save_best_rec
+
     def step_clocked(self) -> None:
         """Steps the schedulers that follow the clock; those that follow a value wait for it."""
         for scheduler in self._parts.schedulers:

@@ -20,6 +20,7 @@ class Position:
         best_epoch: the epoch that it is of.
         val_batch: validation batches that are done of the next epoch, in this process; None while it trains.
         running: the epoch that is under way, or was last; 0 before the first. It is in no checkpoint.
+        window_begins: whether the next training batch opens a window of accumulation. It is in no checkpoint, either.
     """
 
     epoch: int = 0
@@ -30,6 +31,7 @@ class Position:
     best: float | None = None
     best_epoch: int | None = None
     running: int = 0
+    window_begins: bool = True
 
     def end_epoch(self, epoch: int) -> None:
         """Notes that an epoch is over."""
@@ -41,7 +43,7 @@ class Position:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint says of it."""
-        return {name: value for name, value in vars(self).items() if name != "running"}
+        return {name: value for name, value in vars(self).items() if name not in ("running", "window_begins")}
 
     def load_state(self, index: Mapping[str, Any]) -> None:
         """Takes up what a checkpoint says."""

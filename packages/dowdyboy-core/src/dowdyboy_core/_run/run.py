@@ -20,6 +20,7 @@ from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.seam import Backend
 
 from .assembly import Assembly
+from .following import Following
 from .metrics import MetricLog
 from .position import Position
 from .records import Records
@@ -42,6 +43,7 @@ class Run:
         parts: loaders, models, components, optimizers and schedulers.
         records: those of training and validation.
         stepper: backward and step.
+        following: what decides the best.
         position: how far the run has come.
         metrics: the curves.
         stopping: whether a signal asks to stop.
@@ -57,6 +59,7 @@ class Run:
     parts: Assembly
     records: Records
     stepper: Stepper
+    following: Following
     position: Position
     metrics: MetricLog
     stopping: Stopping
@@ -112,6 +115,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         stepper=Stepper(
             backend, config.accumulate_steps, config.clip_grad_norm, LossScaler(enabled=precision == "fp16")
         ),
+        following=Following(config, backend, parts),
         position=Position(),
         metrics=MetricLog(
             out_dir / "metrics.jsonl",

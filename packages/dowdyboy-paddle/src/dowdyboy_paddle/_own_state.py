@@ -1,0 +1,27 @@
+"""What objects keep outside of a ``state_dict``: the metrics of paddle.metric, which have none, by their attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import paddle
+
+
+def own_state(value: Any) -> Any:
+    """The attributes of a metric but for functions; None of what is none, or says by methods of its own what it keeps."""
+    if not isinstance(value, paddle.metric.Metric) or hasattr(value, "state_dict"):
+        return None
+    return {name: kept for name, kept in vars(value).items() if not callable(kept)}
+
+
+def load_own_state(value: Any, state: Mapping[str, Any]) -> None:
+    """Puts such attributes in place.
+
+    Raises:
+        ValueError: they are of another metric.
+    """
+    other = state.keys() ^ own_state(value).keys()
+    if other:
+        raise ValueError(f"the {type(value).__name__} that is stored has other attributes: {sorted(other)}")
+    vars(value).update(state)
