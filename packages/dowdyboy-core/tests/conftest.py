@@ -122,6 +122,9 @@ class PlainBackend(Backend):
     def wants_gradient(self, parameter: Parameter) -> bool:
         return parameter.trained
 
+    def set_wants_gradient(self, parameter: Parameter, wanted: bool) -> None:
+        parameter.trained = wanted
+
     def is_optimizer(self, value: Any) -> bool:
         return isinstance(value, Optimizer)
 
@@ -213,7 +216,7 @@ class PlainBackend(Backend):
             return Array("F64", (), struct.pack("<d", tensor.value))
         return Array({"float32": "F32", "int64": "I64"}[tensor.dtype.name], tensor.shape, tensor.tobytes())
 
-    def tensor_from_state(self, array: Array) -> Any:
+    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
         return np.frombuffer(bytes(array.data), {"F32": "float32", "I64": "int64"}[array.dtype]).reshape(array.shape)
 
     def open_tracker(self, name: str, folder: Path) -> Any:

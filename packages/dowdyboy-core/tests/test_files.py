@@ -213,7 +213,8 @@ def test_an_index_of_a_later_version_says_what_to_read_it_with(tmp_path: Path) -
     write(tmp_path)
     reseal(tmp_path, format_version=3, dowdyboy="9.1")
     assert refused(tmp_path) == (
-        f"{str(tmp_path)!r} has format version 2; this dowdyboy reads 1. Read it with the version that wrote it: '9.1'."
+        f"{str(tmp_path)!r} has format version 3; this dowdyboy reads 1 and 2. Read it with the version that "
+        "wrote it: '9.1'."
     )
 
 

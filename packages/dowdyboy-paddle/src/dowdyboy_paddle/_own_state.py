@@ -9,7 +9,7 @@ import paddle
 
 
 def own_state(value: Any) -> Any:
-    """The attributes of a metric but for functions; None of what is none, or says by methods of its own what it keeps."""
+    """The attributes of a metric but for functions; None of what is none, or has a ``state_dict`` of its own."""
     if not isinstance(value, paddle.metric.Metric) or hasattr(value, "state_dict"):
         return None
     return {name: kept for name, kept in vars(value).items() if not callable(kept)}

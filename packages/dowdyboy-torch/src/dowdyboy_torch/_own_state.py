@@ -11,7 +11,7 @@ _COUNTS = ("_update_count", "_num_vals_seen")
 
 
 def is_metric(module: Any) -> bool:
-    """Whether a module is a metric of torchmetrics' form, which ``add_state`` gives states. The package isn't needed."""
+    """Whether a module is a metric as torchmetrics has them, which ``add_state`` gives states."""
     kept = vars(module)
     return all(isinstance(kept.get(name), dict) for name in ("_defaults", "_persistent")) and hasattr(
         module, "add_state"

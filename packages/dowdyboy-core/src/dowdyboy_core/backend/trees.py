@@ -283,4 +283,9 @@ def kind_of(value: Any) -> str | None:
     return "number"  # a tensor, or one of NumPy's
 
 
-_KINDS: dict[str, Any] = {"number": (bool, int, float, Array), "text": str, "list": (list, tuple, deque, set), "dict": Mapping}
+_KINDS: dict[str, Any] = {
+    "number": (bool, int, float, Array),
+    "text": str,
+    "list": (list, tuple, deque, set),
+    "dict": Mapping,
+}
