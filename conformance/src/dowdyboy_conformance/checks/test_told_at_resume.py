@@ -78,6 +78,7 @@ def test_another_value_starts_with_no_best(harness: Harness, tmp_path: Path, cha
     _train(build(harness, tmp_path, epoch=2, **settings), end=lambda trainer, ep: None)
     assert read_index(tmp_path / "checkpoint" / "best_epoch_2")["best"] == 3
     _train(build(harness, tmp_path, epoch=3, **{**settings, **changed}), end=lambda trainer, ep: ends.append(ep))
+    assert [path.name for path in (tmp_path / "checkpoint").glob("best_*")] == ["best_epoch_3"]
     index = read_index(tmp_path / "checkpoint" / "best_epoch_3")
     assert (ends, index["best_rec"]) == ([3], changed.get("save_best_rec", "train_loss"))
     assert "starts with no best" in _log(tmp_path)

@@ -217,6 +217,9 @@ class PaddleBackend(Backend):
     def optimizer_parameters(self, optimizer: Any) -> Sequence[Any]:
         return [item for group in _state.parameter_groups(optimizer) for item in group]
 
+    def unsaved_state(self, optimizer: Any) -> str | None:
+        return _own_state.unsaved_state(optimizer)
+
     def zero_grad(self, optimizer: Any) -> None:
         optimizer.clear_grad(set_to_zero=False)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import paddle
+from paddle.incubate import LookAhead, ModelAverage
+from paddle.optimizer import LBFGS, Optimizer
 
 
 def own_state(value: Any) -> Any:
@@ -25,3 +27,11 @@ def load_own_state(value: Any, state: Mapping[str, Any]) -> None:
     if other:
         raise ValueError(f"the {type(value).__name__} that is stored has other attributes: {sorted(other)}")
     vars(value).update(state)
+
+
+def unsaved_state(optimizer: Any) -> str | None:
+    """What an optimizer keeps elsewhere than in accumulators; None if nothing."""
+    if isinstance(optimizer, (LBFGS, LookAhead, ModelAverage)):
+        return "what it remembers lies outside of the framework's accumulators"
+    inner = [name for name, kept in vars(optimizer).items() if isinstance(kept, Optimizer)]
+    return f"there is another optimizer in it, {inner[0]!r}, and only its own state is stored" if inner else None

@@ -205,6 +205,9 @@ class TorchBackend(Backend):
     def optimizer_parameters(self, optimizer: Any) -> Sequence[Any]:
         return [item for group in optimizer.param_groups for item in group["params"]]
 
+    def unsaved_state(self, optimizer: Any) -> str | None:
+        return _own_state.unsaved_state(optimizer)
+
     def zero_grad(self, optimizer: Any) -> None:
         optimizer.zero_grad(set_to_none=True)
 

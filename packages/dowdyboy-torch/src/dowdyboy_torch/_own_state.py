@@ -69,3 +69,11 @@ def listed_states(model: torch.nn.Module) -> set[str]:
         for name, default in item._defaults.items()
         if isinstance(default, list)
     }
+
+
+def unsaved_state(optimizer: Any) -> str | None:
+    """What an optimizer keeps beside state and groups, as one around another does; None if nothing."""
+    keys = set(optimizer.state_dict())
+    if keys == {"state", "param_groups"}:
+        return None
+    return f"its state_dict has the keys {sorted(map(str, keys))}, and only 'state' and 'param_groups' are stored"

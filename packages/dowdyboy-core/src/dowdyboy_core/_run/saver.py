@@ -17,7 +17,14 @@ from dowdyboy_core.rand import derive_seed
 from .checkpoints import CheckpointFolder, Snapshot, read_snapshot
 from .run import Run
 from .settings import follows_another, position_means_another
-from .snapshots import apply_all, apply_weights, check_equal_weights, check_streams, take_snapshot
+from .snapshots import (
+    apply_all,
+    apply_weights,
+    check_equal_weights,
+    check_resumable,
+    check_streams,
+    take_snapshot,
+)
 
 
 class Saver:
@@ -103,6 +110,8 @@ class Saver:
     def begin(self) -> None:
         """Brings the run to its start, or to where a checkpoint left it."""
         self._unsaved = {}
+        if self._config.enable_save_checkpoint or self._resumed is not None or self._config.resume is not None:
+            check_resumable(self._run)
         if self._run.is_main:
             self.checkpoints.tidy()
         self._backend.barrier()

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from dowdyboy_core._errors import CheckpointError, SetupError
+from dowdyboy_core._errors import CheckpointError, SetupError, UnsupportedError
 from dowdyboy_core._version import __version__
 from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.seam import Backend
@@ -64,6 +64,21 @@ def take_snapshot(run: Run, number: int) -> Snapshot:
     snapshot.trees["scaler"] = run.stepper.scaler.state()
     snapshot.trees["frozen"] = frozen.frozen_names(backend, parts)
     return snapshot
+
+
+def check_resumable(run: Run) -> None:
+    """Refuses what no checkpoint would bring back.
+
+    Raises:
+        UnsupportedError: an optimizer has state that can't be saved.
+    """
+    for number, optimizer in enumerate(run.parts.optimizers):
+        problem = run.backend.unsaved_state(optimizer)
+        if problem is not None:
+            raise UnsupportedError(
+                f"Optimizer {number}, a {type(optimizer).__name__}, can't be resumed: {problem}. Take another optimizer, "
+                "or set enable_save_checkpoint=False to train without checkpoints."
+            )
 
 
 def check_equal_weights(backend: Backend, parts: Assembly) -> None:
@@ -134,8 +149,8 @@ def apply_all(run: Run, snapshot: Snapshot, folder: Path) -> None:
         run.warn(told)
     if missing := own_state.missing(backend, parts, snapshot.trees):
         run.warn(
-            f"{str(folder)!r} has no state of {', '.join(missing)}, which an older version of dowdyboy didn't store: it "
-            "is as the script made it."
+            f"{str(folder)!r} has no state of {', '.join(missing)}, which an older version of dowdyboy didn't store: "
+            "it is as the script made it."
         )
 
 

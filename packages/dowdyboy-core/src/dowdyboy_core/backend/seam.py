@@ -164,6 +164,10 @@ class Backend(ABC):
     def optimizer_parameters(self, optimizer: Any) -> Sequence[Any]:
         """The parameters that an optimizer updates."""
 
+    def unsaved_state(self, optimizer: Any) -> str | None:
+        """What of an optimizer's state ``optimizer_state`` doesn't have, in words; None if it has it all."""
+        return None
+
     @abstractmethod
     def zero_grad(self, optimizer: Any) -> None:
         """Clears the gradients of an optimizer's parameters."""

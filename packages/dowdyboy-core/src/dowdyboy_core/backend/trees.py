@@ -1,7 +1,8 @@
 """State as plain trees, and trees as JSON beside named arrays.
 
 A *tree* is what a backend hands over and gets back: None, bool, int, float, str, list, tuple, dict, Counter, deque
-and set of these, and NumPy's arrays and numbers, with :class:`Array` for tensor data. ``encode`` splits a tree into a JSON value and a flat
+and set of these, and NumPy's arrays and numbers, with :class:`Array` for tensor data.
+``encode`` splits a tree into a JSON value and a flat
 ``{key: Array}``; ``decode`` puts it together again. JSON can't say everything a tree can, so an object whose
 only key begins with ``$`` stands for one of these:
 
@@ -102,7 +103,7 @@ def _encode(tree: Any, path: tuple[str, ...], arrays: dict[str, Array], what: st
         return {tag: _store(array, path, arrays, what)}
     raise CheckpointError(
         f"{what}: the value at {'/'.join(path) or 'the top'} is a {type(tree).__name__} ({tree!r:.80}), which "
-        "can't be stored without pickle. Keep state in numbers, strings, lists, dicts, arrays and tensors."
+        "can't be stored without pickle. Keep state in numbers, strings, lists, dicts and tensors."
     )
 
 
