@@ -286,11 +286,13 @@ def test_the_reader_notices_damage(run: Run, name: str, tmp_path: Path) -> None:
 
 
 def test_every_tag_of_the_page_is_read() -> None:
-    arrays = {"state/0/0.weight/exp_avg": np.ones(2)}
+    arrays = {"state/0/0.weight/exp_avg": np.ones(2), "sums": np.ones(3), "mean": np.ones(())}
     given = [json.loads(words(row[0])[0]) for row in rows("tags")]
     found = [reader.untag(value, arrays) for value in given]
     assert found[0] is arrays["state/0/0.weight/exp_avg"]
-    assert found[1:] == [[1, 2], pytest.approx(float("nan"), nan_ok=True), {30: 1, "a": 2}, {30: 1, 80: 2}]
+    assert found[1:] == [[1, 2], pytest.approx(float("nan"), nan_ok=True), {30: 1, "a": 2}, {30: 1, 80: 2}, *found[6:]]
+    assert (found[6:8], found[10]) == ([[1, 2], [1, 2]], 1)
+    assert (found[8] is arrays["sums"]) and (found[9] is arrays["mean"])
     nested = {"$dict": [[{"$tuple": [1, "x"]}, {"$float": "-inf"}], ["$a", {"$dict": []}]]}
     assert reader.untag(nested, {}) == {(1, "x"): float("-inf"), "$a": {}}
 
@@ -304,6 +306,7 @@ TYPES = {
     "integer from 1": lambda value: type(value) is int and value >= 1,
     "count": lambda value: type(value) is int and value >= 0,
     "count or null": lambda value: value is None or (type(value) is int and value >= 0),
+    "string or null": lambda value: value is None or type(value) is str,
     "number or null": lambda value: value is None or type(value) is float,
     "object": lambda value: type(value) is dict,
 }
@@ -428,7 +431,7 @@ def test_checkpoints_are_as_the_schema_says(run: Run, name: str) -> None:
         ("checkpoint", {"epoch": -1}),
         ("checkpoint", {"val_batch": "1"}),
         ("checkpoint", {"sha256": "0" * 63}),
-        ("checkpoint", {"format_version": 2}),
+        ("checkpoint", {"format_version": 3}),
         ("checkpoint", {"files": {}}),
         ("scaler", {"clean_steps": 0.5}),
         ("records", {"loss": {"dtype": "float16", "shape": [], "positions": [], "values": {"$array": "x"}}}),

@@ -40,7 +40,7 @@ class Counter:
             "count": 0,
             "mood": Mood.FRESH,
             "pair": Pair(0, 0),
-            "last": deque([], 3),
+            "last": deque(maxlen=3),
             "seen": set(),
             "sums": np.zeros((2, 2), np.float64),
             "mean": np.float32(0),

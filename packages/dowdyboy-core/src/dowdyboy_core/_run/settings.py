@@ -44,7 +44,7 @@ def _described(record: str | None, kind: str) -> str:
 
 
 def position_means_another(run: Run, index: Mapping[str, Any]) -> str | None:
-    """What a place within an epoch was counted in, where the run now counts in something else; None if it is the same."""
+    """What a place within an epoch was counted in, where the run counts otherwise, in words; None if it doesn't."""
     validating = index["val_batch"] is not None
     if not validating and not index["batch"]:
         return None

@@ -76,8 +76,8 @@ def check_resumable(run: Run) -> None:
         problem = run.backend.unsaved_state(optimizer)
         if problem is not None:
             raise UnsupportedError(
-                f"Optimizer {number}, a {type(optimizer).__name__}, can't be resumed: {problem}. Take another optimizer, "
-                "or set enable_save_checkpoint=False to train without checkpoints."
+                f"Optimizer {number}, a {type(optimizer).__name__}, can't be resumed: {problem}. Take another "
+                "optimizer, or set enable_save_checkpoint=False to train without checkpoints."
             )
 
 

@@ -152,10 +152,15 @@ def _encode_mapping(tree: Mapping[Any, Any], path: tuple[str, ...], arrays: dict
     if type(tree) is not Counter and all(type(key) is str and not key.startswith("$") for key in tree):
         return {key: _encode(item, (*path, key), arrays, what) for key, item in tree.items()}
     pairs = [
-        [_encode(key, (*path, "key"), arrays, what), _encode(item, (*path, str(key)), arrays, what)]
+        [_encode(_plain_key(key), (*path, "key"), arrays, what), _encode(item, (*path, str(key)), arrays, what)]
         for key, item in tree.items()
     ]
     return {"$counter" if type(tree) is Counter else "$dict": pairs}
+
+
+def _plain_key(key: Any) -> Any:
+    """A key without NumPy's type, by which nothing is looked up."""
+    return key.item() if type(key).__module__ == "numpy" and hasattr(key, "item") else key
 
 
 def decode(value: Any, arrays: Mapping[str, Array]) -> Any:
