@@ -76,7 +76,7 @@ def check(backend: Backend, parts: Assembly, trees: Mapping[str, Any], version: 
 
 
 def missing(backend: Backend, parts: Assembly, trees: Mapping[str, Any]) -> list[str]:
-    """The owners of which a checkpoint has no state: it is older than they are, and they stay as the script made them."""
+    """The owners of which a checkpoint, an older one, has no state: they stay as the script made them."""
     return sorted(name for name in _owners(backend, parts) if name not in trees)
 
 
