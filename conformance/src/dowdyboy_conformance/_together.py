@@ -40,8 +40,10 @@ SCENARIOS = {
             "stopping",
         ],
         "scenarios.hooks": ["interludes"],
+        "scenarios.ending": ["ending"],
         "scenarios.models": ["uses", "disguise", "thawing", "adversarial", "refusals", "drifting"],
         "scenarios.data": ["parts"],
+        "scenarios.records": ["samples"],
         "scenarios.frameworks": ["long_training"],
     }.items()
     for name in names

@@ -46,6 +46,9 @@ INDEX_KEYS = {
     "val_batches",
     "val_batch_size",
     "best_epoch",
+    "to_beat",
+    "since_better",
+    "schedule_by",
     "files",
     "sha256",
 }
@@ -208,7 +211,9 @@ MISFITS: dict[str, tuple[Callable[[Harness, Run], None], str]] = {
         "saved.",
     ),
     "optimizers": (
-        lambda harness, run: run.trainer.set_optimizers([run.optimizer, run.optimizer]),
+        lambda harness, run: run.trainer.set_optimizers(
+            [run.optimizer, harness.optimizer("adam", [run.model], 0.1).optimizer]
+        ),
         "holds 1 optimizers and the trainer has 2. Give as many as when it was saved, or load the weights alone with "
         "weights_only=True.",
     ),

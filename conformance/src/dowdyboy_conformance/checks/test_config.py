@@ -39,6 +39,10 @@ DEFAULTS = {
     "clip_grad_norm": None,
     "save_steps": None,
     "resume": None,
+    "schedule_by": "epoch",
+    "early_stop": None,
+    "early_stop_delta": 0.0,
+    "nonfinite": "warn",
 }
 AT_LEAST_ONE = "is not acceptable. Give an int of at least 1"
 BAD = [

@@ -21,6 +21,7 @@ from dowdyboy_core.backend.seam import Backend
 
 from .assembly import Assembly
 from .following import Following
+from .losses import Losses
 from .metrics import MetricLog
 from .position import Position
 from .records import Records
@@ -47,6 +48,7 @@ class Run:
         position: how far the run has come.
         metrics: the curves.
         stopping: whether a signal asks to stop.
+        losses: whether the training can go on.
     """
 
     config: TrainerConfig
@@ -63,6 +65,7 @@ class Run:
     position: Position
     metrics: MetricLog
     stopping: Stopping
+    losses: Losses
 
     @property
     def is_main(self) -> bool:
@@ -102,6 +105,8 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
     lock = RunLock(out_dir, warn)
     # Of the workers of a process nobody else knows.
     parts = Assembly(config, backend, streams, warn=warn if backend.rank == 0 else log.warn)
+    stepper = Stepper(backend, config.accumulate_steps, config.clip_grad_norm, LossScaler(enabled=precision == "fp16"))
+    position = Position()
     return Run(
         config=config,
         backend=backend,
@@ -112,11 +117,9 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         streams=streams,
         parts=parts,
         records=Records(backend),
-        stepper=Stepper(
-            backend, config.accumulate_steps, config.clip_grad_norm, LossScaler(enabled=precision == "fp16")
-        ),
+        stepper=stepper,
         following=Following(config, backend, parts),
-        position=Position(),
+        position=position,
         metrics=MetricLog(
             out_dir / "metrics.jsonl",
             out_dir / "log",
@@ -127,6 +130,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
             waits=config.resume is not None,
         ),
         stopping=Stopping(backend.largest, backend.rank, backend.world_size),
+        losses=Losses(config.nonfinite, backend, stepper.scaler, position, warn),
     )
 
 

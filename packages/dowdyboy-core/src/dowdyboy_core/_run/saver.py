@@ -22,6 +22,7 @@ from .snapshots import (
     apply_weights,
     check_equal_weights,
     check_resumable,
+    check_schedules,
     check_streams,
     take_snapshot,
 )
@@ -69,6 +70,7 @@ class Saver:
             self._run.tell(f"took the weights of {str(folder)!r}")
             return
         check_streams(self._backend, self._run.streams, snapshot, folder)
+        check_schedules(self._run, snapshot, folder)
         apply_all(self._run, snapshot, folder)
         self._position.load_state(snapshot.index)
         self._adapt_to_world_size(snapshot)
@@ -133,9 +135,9 @@ class Saver:
         told = position_means_another(self._run, index)
         if told is not None:
             self._run.warn(told)
-        told = follows_another(self._run, index) if self._config.save_best else None
+        told = follows_another(self._run, index)
         if told is not None:
-            self._position.best = self._position.best_epoch = None
+            self._position.forget_best()
             self._run.warn(told)
 
     def _best_of_all(self) -> tuple[float | None, int | None]:
@@ -215,22 +217,25 @@ class Saver:
 
     # ---- saving
 
+    def note_value(self, ep: int, value: float | None) -> None:
+        """Notes whether an epoch is the best so far, by what decides that; None if it has no such value."""
+        wanted = self._config.save_best or self._config.early_stop is not None
+        if wanted and value is not None and self._is_best(value):
+            self._position.best, self._position.best_epoch = value, ep
+
     def end_epoch(self, ep: int, value: float | None) -> None:
         """Saves what is to be saved at the end of an epoch.
 
         Args:
             ep: the epoch.
-            value: what decides whether it is the best; None if it has no such value.
+            value: what decides which is the best; None if it has no such value.
         """
-        best = self._config.save_best and value is not None and self._is_best(value)
-        if best:
-            self._position.best, self._position.best_epoch = value, ep
         kinds = self._kinds(ep) if self._config.enable_save_checkpoint else []
         if not kinds:
             check_equal_weights(self._backend, self._run.parts)  # as each snapshot does
             return
         self._save(kinds, ep, self._snapshot())
-        if best:
+        if "best_epoch" in kinds and value == self._position.best:
             self._run.tell(f"epoch {ep} is the best so far: {value:.6g}")
 
     def _kinds(self, ep: int) -> list[str]:
@@ -288,7 +293,11 @@ class Saver:
 
     def _snapshot(self) -> Snapshot:
         self._writer.wait()  # first, or two copies of the run would be in memory
-        return take_snapshot(self._run, self._number)
+        self._run.losses.check()
+        snapshot = take_snapshot(self._run, self._number)
+        parts = self._run.parts
+        self._run.losses.check_weights(snapshot.weights, parts.trained_parameters(parts.raw_models()))
+        return snapshot
 
     def _save(self, kinds: list[str], ep: int, snapshot: Snapshot) -> None:
         """Hands a snapshot over to be written; the training goes on meanwhile."""

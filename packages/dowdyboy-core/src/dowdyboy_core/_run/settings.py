@@ -30,12 +30,14 @@ def follows_another(run: Run, index: Mapping[str, Any]) -> str | None:
     """What decides the best now, where another value did when the run was saved, in words; None if it is the same."""
     before = index.get("best_rec", run.following.record()), index["best_type"]
     now = run.following.record(), run.config.save_best_type
-    if before == now or index["best"] is None:
+    best, to_beat = index["best"], index.get("to_beat")
+    if before == now or best is to_beat is None:
         return None
+    known = f"value to beat, {to_beat:.6g}" if best is None else f"best of epoch {index['best_epoch']}, {best:.6g}"
+    taken = f", and the next one takes the place of best_epoch_{index['best_epoch']}. Copy that elsewhere to keep it"
     return (
-        f"The best of epoch {index['best_epoch']}, {index['best']:.6g}, is that by {_described(*before)}, and this run "
-        f"goes by {_described(*now)}: it starts with no best, and the next one takes the place of best_epoch_"
-        f"{index['best_epoch']}. Copy that elsewhere to keep it."
+        f"The {known}, is that by {_described(*before)}, and this run goes by {_described(*now)}: it starts with no "
+        f"best{taken if run.config.save_best and best is not None else ''}."
     )
 
 
