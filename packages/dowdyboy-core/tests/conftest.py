@@ -65,6 +65,11 @@ class Halving:
         self.optimizer = optimizer
         self.steps = 0
 
+    def step(self) -> None:
+        """Halves it."""
+        self.steps += 1
+        self.optimizer.lr /= 2
+
 
 class PlainBackend(Backend):
     """Models of one number; a loss is the gradient that it has."""
@@ -159,8 +164,7 @@ class PlainBackend(Backend):
         return None
 
     def step_scheduler(self, scheduler: Halving, value: float | None) -> None:
-        scheduler.steps += 1
-        scheduler.optimizer.lr /= 2
+        scheduler.step()
 
     def forward_context(self, training: bool) -> AbstractContextManager[Any]:
         return nullcontext()

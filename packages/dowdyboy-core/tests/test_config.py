@@ -44,6 +44,7 @@ GOOD: dict[str, list[Any]] = {
     "schedule_by": ["epoch", "step", ["step"], ("epoch", "step")],
     "early_stop": [None, 1],
     "early_stop_delta": [0.0, 0],
+    "nonfinite": ["warn", "stop", "ignore"],
     **{flag: [True, False] for flag in FLAGS},
 }
 BAD: dict[str, list[Any]] = {
@@ -58,6 +59,7 @@ BAD: dict[str, list[Any]] = {
     "clip_grad_norm": [0, -1, 0.0, math.nan, math.inf, True, "1", 10**400],
     "resume": ["", 3, True, b"auto"],
     "schedule_by": ["", "STEP", None, 1, [], [None], {"step"}, b"step"],
+    "nonfinite": ["", "raise", "WARN", None, True],
     "early_stop_delta": [None, -1, -0.5, math.nan, math.inf, True, "1", 10**400],
     **{flag: [None, 0, 1, "True", np.True_] for flag in FLAGS},
     **{

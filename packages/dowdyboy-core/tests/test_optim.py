@@ -59,6 +59,9 @@ class Gradients:
         self.gradient[optimizer] *= factor
         return abs(self.gradient[optimizer]) < 1e30 if check else True
 
+    def has_sparse_gradients(self, optimizer: str) -> bool:
+        return False
+
     def clip_gradients(self, optimizer: str, max_norm: float) -> None:
         self.gradient[optimizer] = max(-max_norm, min(max_norm, self.gradient[optimizer]))
 
