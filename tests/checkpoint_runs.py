@@ -110,7 +110,7 @@ class Own:
 def metric(framework: Any) -> Any:
     """A metric of the form that torchmetrics gives its own, whose state no ``state_dict`` has."""
 
-    class Metric(framework.nn.Module):  # type: ignore[misc, name-defined]
+    class Metric(framework.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self._defaults, self._persistent = {"total": framework.zeros(2)}, {"total": False}

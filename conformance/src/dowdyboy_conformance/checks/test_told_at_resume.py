@@ -73,7 +73,12 @@ def test_what_is_trained_comes_back_and_is_told_by_name(harness: Harness, tmp_pa
 @pytest.mark.clause("B-14")
 @pytest.mark.parametrize("changed", [{"save_best_rec": "other"}, {"save_best_type": "max"}])
 def test_another_value_starts_with_no_best(harness: Harness, tmp_path: Path, changed: dict[str, Any]) -> None:
-    settings = {"enable_save_checkpoint": True, "save_best": True, "save_best_rec": "train_loss", "resume": "auto"}
+    settings: dict[str, Any] = {
+        "enable_save_checkpoint": True,
+        "save_best": True,
+        "save_best_rec": "train_loss",
+        "resume": "auto",
+    }
     ends: list[int] = []
     _train(build(harness, tmp_path, epoch=2, **settings), end=lambda trainer, ep: None)
     assert read_index(tmp_path / "checkpoint" / "best_epoch_2")["best"] == 3
@@ -87,7 +92,7 @@ def test_another_value_starts_with_no_best(harness: Harness, tmp_path: Path, cha
 @pytest.mark.clause("C-30", "O-2")
 @pytest.mark.parametrize("changed", [{"accumulate_steps": 2}, {"batch_size": 3}, {}])
 def test_another_window_is_told_and_begins_afresh(harness: Harness, tmp_path: Path, changed: dict[str, Any]) -> None:
-    settings = {"enable_save_checkpoint": True, "save_steps": 1, "batch_size": 2, "resume": "auto"}
+    settings: dict[str, Any] = {"enable_save_checkpoint": True, "save_steps": 1, "batch_size": 2, "resume": "auto"}
     _train(build(harness, tmp_path, **settings), stop_at=3)  # 3 of 6 batches
     steps = _train(build(harness, tmp_path, **{**settings, **changed}))
     if "accumulate_steps" in changed:

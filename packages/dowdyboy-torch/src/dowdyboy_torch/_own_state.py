@@ -51,7 +51,7 @@ def load_own_state(value: Any, state: Mapping[str, Mapping[str, Any]]) -> None:
         for name, kept in state[path].items():
             setattr(item, name, kept)
         if "_computed" in vars(item):
-            item._computed = None
+            setattr(item, "_computed", None)  # noqa: B010  (to the types a module has no such attribute)
 
 
 def _names(metric: Any) -> list[str]:
@@ -73,6 +73,9 @@ def listed_states(model: torch.nn.Module) -> set[str]:
 
 def unsaved_state(optimizer: Any) -> str | None:
     """What an optimizer keeps beside state and groups, as one around another does; None if nothing."""
+    inner = [name for name, kept in vars(optimizer).items() if isinstance(kept, torch.optim.Optimizer)]
+    if inner:
+        return f"there is another optimizer in it, {inner[0]!r}, and only its own state is stored"
     keys = set(optimizer.state_dict())
     if keys == {"state", "param_groups"}:
         return None
