@@ -13,7 +13,7 @@ import numpy as np
 
 DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
-    "U8": "u1", "BOOL": "?", "C64": "<c8",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?", "C64": "<c8",
 }  # fmt: skip
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -67,7 +67,11 @@ def read_index(path: Path) -> dict[str, Any]:
         index = json.loads(content)
     except ValueError as error:
         raise NotACheckpoint(f"{path}: {error}") from error
-    if not isinstance(index, dict) or index.get("format") != "dowdyboy-checkpoint" or index.get("format_version") != 1:
+    if (
+        not isinstance(index, dict)
+        or index.get("format") != "dowdyboy-checkpoint"
+        or index.get("format_version") not in (1, 2)
+    ):
         raise NotACheckpoint(f"{path} has another format")
     digits = str(index.get("sha256")).encode()
     place = content.rfind(digits)
@@ -119,9 +123,13 @@ def untag(value: Any, arrays: Arrays) -> Any:
         return arrays[content]
     if tag == "$float":
         return float(content)
-    if tag == "$tuple":
+    if tag in ("$numpy", "$number"):
+        return arrays[content]
+    if tag in ("$tuple", "$set", "$enum"):
         return untag(content, arrays)
+    if tag == "$deque":
+        return untag(content[1], arrays)
     if tag in ("$dict", "$counter"):
         pairs = [(untag(key, arrays), untag(item, arrays)) for key, item in content]
         return {tuple(key) if isinstance(key, list) else key: item for key, item in pairs}
-    raise NotACheckpoint(f"{tag} is no tag of version 1")
+    raise NotACheckpoint(f"{tag} is no tag of version 2")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64".split()
+UNSIGNED = "uint64 uint32 uint16".split()  # which NumPy alone has
 BATCHES = 4
 
 
@@ -91,6 +92,36 @@ def buffers(name: str, framework: Any) -> Any:
     return module
 
 
+class Own:
+    """A component that is no module, and says what its state is."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {name: np.arange(3, dtype=name) for name in UNSIGNED}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that it keeps."""
+        return self.state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes that up."""
+        self.state = state
+
+
+def metric(framework: Any) -> Any:
+    """A metric of the form that torchmetrics gives its own, whose state no ``state_dict`` has."""
+
+    class Metric(framework.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self._defaults, self._persistent = {"total": framework.zeros(2)}, {"total": False}
+            self.total = framework.ones(2)
+
+        def add_state(self) -> None:
+            """By this it is known."""
+
+    return Metric()
+
+
 def start(backend: str, out_dir: Path, **fields: Any) -> Run:
     """A trainer with two models, three optimizers, two components and four batches."""
     framework: Any = importlib.import_module(backend)
@@ -102,8 +133,11 @@ def start(backend: str, out_dir: Path, **fields: Any) -> Run:
     generator = np.random.default_rng(5)
     tensor = framework.tensor if backend == "torch" else framework.to_tensor
     batches = [tensor(generator.standard_normal((6, 3), np.float32)) for _ in range(BATCHES)]
+    metrics = [metric(framework)] if backend == "torch" else []
+    if metrics:
+        second[1].metric = metric(framework)
     trainer.set_models([first, second])
-    trainer.set_components([len, buffers(backend, framework)])
+    trainer.set_components([len, buffers(backend, framework), Own(), *metrics])
     trainer.set_optimizers(*optimizers(backend, framework, first, second))
     trainer.set_train_dataloader(batches)
     trainer.set_val_dataloader(batches[:3])

@@ -213,6 +213,18 @@ def test_loss_scale_streams_and_records_are_read(run: Run, name: str) -> None:
 
 
 @both
+def test_states_of_the_users_own_are_read(run: Run, name: str) -> None:
+    trees = read(run.folder).trees
+    assert_same(trees["component_2"], [run.trainer.get_components()[2].state])
+    statistics = [f"{place}/1.{kind}" for place in (0, 1) for kind in ("_mean", "_variance")]
+    assert trees["frozen"] == (statistics if name == "paddle" else [])  # which are parameters there
+    beside = {stem for stem in trees if stem.endswith("_beside")}
+    assert beside == ({"model_1_beside", "component_3_beside"} if name == "torch" else set())
+    for path, stem in (("1.metric", "model_1_beside"), ("", "component_3_beside")) if beside else ():
+        assert_same(trees[stem], [{path: {"total": np.ones(2, np.float32)}}])
+
+
+@both
 def test_positions_are_read(run: Run, name: str) -> None:
     index = read(run.folder).index
     trainer = run.trainer
@@ -222,6 +234,9 @@ def test_positions_are_read(run: Run, name: str) -> None:
     assert (index["best"], index["best_epoch"], index["best_type"]) == (run.seen["best"], 1, "min")
     assert (index["name"], index["seed"], index["run"], index["world_size"]) == ("page", 7, 1, 1)
     assert (index["backend"], index["backend_version"]) == (name, run.framework.__version__)
+    assert (index["best_rec"], index["accumulate_steps"]) == ("loss", 1)
+    assert (index["batches"], index["batch_size"]) == (making.BATCHES, None)
+    assert (index["val_batches"], index["val_batch_size"]) == (None, None)
     assert index["python"] == sys.version.split()[0]
     assert index["precision"] == trainer.precision
     assert index["metrics_bytes"] == (run.folder.parents[1] / "metrics.jsonl").stat().st_size > 0
@@ -234,6 +249,7 @@ def test_a_place_in_validation_is_read(name: str, tmp_path: Path) -> None:
     assert (found.index["epoch"], found.index["batch"], found.index["val_batch"]) == (0, making.BATCHES, 2)
     assert (found.index["train_step"], found.index["val_step"]) == (making.BATCHES, 2)
     assert (found.index["best"], found.index["best_epoch"]) == (None, None)
+    assert (found.index["val_batches"], found.index["val_batch_size"]) == (3, None)
     assert found.trees["records"]["seen"]["values"].tolist() == [0, 1]
     check_against_schema(run.folder)
 
@@ -286,11 +302,13 @@ def test_the_reader_notices_damage(run: Run, name: str, tmp_path: Path) -> None:
 
 
 def test_every_tag_of_the_page_is_read() -> None:
-    arrays = {"state/0/0.weight/exp_avg": np.ones(2)}
+    arrays = {"state/0/0.weight/exp_avg": np.ones(2), "sums": np.ones(3), "mean": np.ones(())}
     given = [json.loads(words(row[0])[0]) for row in rows("tags")]
     found = [reader.untag(value, arrays) for value in given]
     assert found[0] is arrays["state/0/0.weight/exp_avg"]
-    assert found[1:] == [[1, 2], pytest.approx(float("nan"), nan_ok=True), {30: 1, "a": 2}, {30: 1, 80: 2}]
+    assert found[1:] == [[1, 2], pytest.approx(float("nan"), nan_ok=True), {30: 1, "a": 2}, {30: 1, 80: 2}, *found[5:]]
+    assert (found[5:7], found[9:]) == ([[1, 2], [1, 2]], [1])
+    assert (found[7] is arrays["sums"]) and (found[8] is arrays["mean"])
     nested = {"$dict": [[{"$tuple": [1, "x"]}, {"$float": "-inf"}], ["$a", {"$dict": []}]]}
     assert reader.untag(nested, {}) == {(1, "x"): float("-inf"), "$a": {}}
 
@@ -304,6 +322,7 @@ TYPES = {
     "integer from 1": lambda value: type(value) is int and value >= 1,
     "count": lambda value: type(value) is int and value >= 0,
     "count or null": lambda value: value is None or (type(value) is int and value >= 0),
+    "string or null": lambda value: value is None or type(value) is str,
     "number or null": lambda value: value is None or type(value) is float,
     "list": lambda value: type(value) is list,
     "object": lambda value: type(value) is dict,
@@ -347,7 +366,7 @@ def test_the_index_of_hand_written_loops_is_as_the_page_says(tmp_path: Path) -> 
 
 
 def of_any_number(name: str) -> str:
-    return re.sub(r"_\d+\b", "_I", name)
+    return re.sub(r"_\d+(?=\b|_)", "_I", name)
 
 
 def test_the_table_of_the_files_is_complete(runs: dict[str, Run]) -> None:
@@ -395,12 +414,15 @@ def test_every_type_of_an_array_is_named(runs: dict[str, Run]) -> None:
     said = {word for row in rows("dtypes") for word in words(row[0])}
     assert said == reader.DTYPES.keys()
     for run in runs.values():
-        content = (run.folder / "component_1.safetensors").read_bytes()
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        assert {entry["dtype"] for entry in header.values()} == said
-        places = [(entry["data_offsets"][0], entry["dtype"]) for entry in header.values()]
-        sizes = [np.dtype(reader.DTYPES[dtype]).itemsize for _, dtype in sorted(places)]
-        assert sizes == sorted(sizes, reverse=True), "the page says: the largest elements first"
+        found = set()
+        for name in ("component_1", "component_2"):
+            content = (run.folder / f"{name}.safetensors").read_bytes()
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            found |= {entry["dtype"] for entry in header.values()}
+            places = [(entry["data_offsets"][0], entry["dtype"]) for entry in header.values()]
+            sizes = [np.dtype(reader.DTYPES[dtype]).itemsize for _, dtype in sorted(places)]
+            assert sizes == sorted(sizes, reverse=True), "the page says: the largest elements first"
+        assert found == said
 
 
 # ---- the schema
@@ -410,7 +432,7 @@ def check_against_schema(folder: Path) -> None:
     """Holds every JSON file of a checkpoint against the part of the schema that is about it."""
     for path in sorted(folder.glob("*.json")):
         value = json.loads(path.read_bytes())
-        part = re.sub(r"_\d+$", "", path.stem)
+        part = "component" if path.stem.endswith("_beside") else re.sub(r"_\d+$", "", path.stem)
         schema = SCHEMA if part == "checkpoint" else {"$ref": f"#/$defs/{part}", "$defs": SCHEMA["$defs"]}
         jsonschema.Draft202012Validator(schema).validate(value)
 
@@ -429,7 +451,7 @@ def test_checkpoints_are_as_the_schema_says(run: Run, name: str) -> None:
         ("checkpoint", {"epoch": -1}),
         ("checkpoint", {"val_batch": "1"}),
         ("checkpoint", {"sha256": "0" * 63}),
-        ("checkpoint", {"format_version": 2}),
+        ("checkpoint", {"format_version": 3}),
         ("checkpoint", {"files": {}}),
         ("scaler", {"clean_steps": 0.5}),
         ("records", {"loss": {"dtype": "float16", "shape": [], "positions": [], "values": {"$array": "x"}}}),

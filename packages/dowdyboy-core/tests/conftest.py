@@ -65,6 +65,11 @@ class Halving:
         self.optimizer = optimizer
         self.steps = 0
 
+    def step(self) -> None:
+        """Halves it."""
+        self.steps += 1
+        self.optimizer.lr /= 2
+
 
 class PlainBackend(Backend):
     """Models of one number; a loss is the gradient that it has."""
@@ -122,6 +127,9 @@ class PlainBackend(Backend):
     def wants_gradient(self, parameter: Parameter) -> bool:
         return parameter.trained
 
+    def set_wants_gradient(self, parameter: Parameter, wanted: bool) -> None:
+        parameter.trained = wanted
+
     def is_optimizer(self, value: Any) -> bool:
         return isinstance(value, Optimizer)
 
@@ -156,8 +164,7 @@ class PlainBackend(Backend):
         return None
 
     def step_scheduler(self, scheduler: Halving, value: float | None) -> None:
-        scheduler.steps += 1
-        scheduler.optimizer.lr /= 2
+        scheduler.step()
 
     def forward_context(self, training: bool) -> AbstractContextManager[Any]:
         return nullcontext()
@@ -213,7 +220,7 @@ class PlainBackend(Backend):
             return Array("F64", (), struct.pack("<d", tensor.value))
         return Array({"float32": "F32", "int64": "I64"}[tensor.dtype.name], tensor.shape, tensor.tobytes())
 
-    def tensor_from_state(self, array: Array) -> Any:
+    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
         return np.frombuffer(bytes(array.data), {"F32": "float32", "I64": "int64"}[array.dtype]).reshape(array.shape)
 
     def open_tracker(self, name: str, folder: Path) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from dowdyboy_core import CheckpointError
 from dowdyboy_core.backend.trees import (
     MAX_DEPTH,
     Array,
+    Member,
     check_entries,
     check_groups,
     decode,
@@ -85,9 +86,18 @@ def test_floats_that_json_lacks() -> None:
     assert back[4] == 5e-324
 
 
-def test_other_mappings_become_dicts_and_numpy_scalars_plain() -> None:
-    assert same(there_and_back(OrderedDict(b=np.float64(0.1), a=np.int64(3))), {"b": 0.1, "a": 3})
-    assert same(there_and_back({np.int64(3): np.bool_(True)}), {3: True})
+def test_other_mappings_become_dicts_and_keys_of_numpy_plain() -> None:
+    assert same(there_and_back(OrderedDict(b=0.1, a=3)), {"b": 0.1, "a": 3})
+    assert same(there_and_back({np.int64(3): True}), {3: True})
+
+
+def test_what_numpy_and_python_have_besides_comes_back_as_it_is() -> None:
+    big = np.arange(6, dtype=">i4").reshape(2, 3).T
+    back = there_and_back({"a": big, "n": np.float32(0.1), "d": deque([1, (2,)], 5), "s": {3, "x"}, "m": Member(1)})
+    np.testing.assert_array_equal(back["a"], big)
+    assert (type(back["n"]), back["n"], back["a"].flags.writeable) == (np.float32, np.float32(0.1), True)
+    assert (back["d"], back["d"].maxlen, back["s"], back["m"]) == (deque([1, (2,)]), 5, {3, "x"}, Member(1))
+    assert type(there_and_back(np.zeros((), np.uint16))) is np.ndarray
 
 
 class Point(NamedTuple):
@@ -98,7 +108,7 @@ class Text(str):
     pass
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", 1j, np.arange(2), Point(1), Text("x"), range(2)])
+@pytest.mark.parametrize("value", [object(), b"bytes", 1j, np.array([object()]), Point(1), Text("x"), range(2)])
 def test_what_is_not_plain_is_refused_with_its_path(value: Any) -> None:
     with pytest.raises(CheckpointError) as caught:
         encode({"groups": [{}, {"rate": value}]}, "optimizer_0")
@@ -112,7 +122,7 @@ def test_what_is_not_plain_is_refused_with_its_path(value: Any) -> None:
     [
         (1j, "the top"),
         (([], 1j), "1"),
-        ({"a": np.complex128(1j)}, "a"),
+        ({"a": 1j}, "a"),
         ({3: [1j]}, "3/0"),
         ({"$a": 1j}, "$a"),
         ({(1, 1j): 2}, "key/1"),

@@ -135,6 +135,9 @@ class NumpyBackend(Backend):
     def wants_gradient(self, parameter: Any) -> bool:
         return bool(parameter.trainable)
 
+    def set_wants_gradient(self, parameter: Any, wanted: bool) -> None:
+        parameter.trainable = wanted
+
     # ---- optimizers and schedulers
 
     def is_optimizer(self, value: Any) -> bool:
@@ -243,7 +246,7 @@ class NumpyBackend(Backend):
     def tensor_state(self, tensor: Any) -> Array:
         return _state.to_array(tensor.data)
 
-    def tensor_from_state(self, array: Array) -> Any:
+    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
         return Tensor(_state.from_array(array))
 
     # ---- the rest

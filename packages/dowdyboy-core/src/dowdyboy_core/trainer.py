@@ -31,7 +31,6 @@ from ._config import TrainerConfig
 from ._errors import ConfigError, SetupError
 from ._run.assembly import check_hook
 from ._run.ending import Ending
-from ._run.following import Following
 from ._run.hooks import STEP_ARGUMENTS, Hooks
 from ._run.interlude import Interlude
 from ._run.losses import check_not_empty
@@ -78,7 +77,7 @@ class Trainer:
         self._metrics = run.metrics
         self._stopping = run.stopping
         self._saver = Saver(run)
-        self._following = Following(config, backend, run.parts)
+        self._following = run.following
         self._schedules = Schedules(config, backend, run.parts, run.warn)
         self._ending = Ending(run)
         self._interlude = Interlude(backend, run.parts, run.streams, config.seed)
@@ -333,12 +332,13 @@ class Trainer:
         window, losses = self.config.accumulate_steps, self._run.losses
         self._parts.set_training(True)
         batches = loader.epoch(ep, position.batch)
+        position.window_begins = True  # where a run goes on, too: no checkpoint has half a window
         self._saver.continue_streams()
         self._schedules.begin_epoch()
         self._stopping.begin("train")
         self._interlude.phase = "train"
         with self._show("train", ep, loader.count(), position.batch) as progress:
-            for bat, closing in windows(batches, window, position.batch):
+            for bat, closing in windows(batches, window):
                 self._records.position = position.batch * self.world_size + self.rank
                 with _SYNCHRONISED if closing else backend.unsynchronised(self._parts.models):
                     self._display.loss = self._train_batch(train_step, bat, closing)
@@ -362,8 +362,9 @@ class Trainer:
     def _train_batch(self, train_step: Step, bat: Any, closing: int) -> Any:
         """Runs one training batch, and steps if it closes an accumulation window of ``closing`` batches."""
         auto, stepper, position = self.config.auto_optimize, self._stepper, self._position
-        if auto and position.batch % self.config.accumulate_steps == 0:
+        if auto and position.window_begins:
             self._zero_all()
+        position.window_begins = bool(closing)
         with self._backend.forward_context(True):
             loss = train_step(self, self._backend.to_device(bat), position.batch, position.train_step)
         if auto:

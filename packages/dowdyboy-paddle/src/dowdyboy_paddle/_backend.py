@@ -16,7 +16,7 @@ import paddle
 from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import LRScheduler, ReduceOnPlateau
 
-from dowdyboy_core import Backend, ConfigError, Tracker
+from dowdyboy_core import Backend, Tracker
 from dowdyboy_core.backend import (
     Array,
     DeviceRequest,
@@ -30,13 +30,13 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _data, _distributed, _own, _schedules, _state
+from . import _data, _distributed, _own, _own_state, _schedules, _state
 from ._amp import ForwardContexts, available_precision
+from ._devices import choose_device
 from ._sync_bn import synchronise_batch_norm
 from ._tracker import VisualDLTracker
 
 
-@cache
 @cache  # to ask costs a microsecond, for each tensor that is recorded
 def _name_of(dtype: paddle.dtype) -> str:
     return str(dtype).removeprefix("paddle.")
@@ -64,27 +64,11 @@ class PaddleBackend(Backend):
 
     def open(self, request: DeviceRequest) -> None:
         self.rank, self.local_rank, self.world_size = _distributed.from_environment()
-        self._device = self._choose_device(request)
+        self._device = choose_device(request, self.local_rank)
         self.asynchronous = self._device != "cpu"
         self._place = paddle.device.set_device(self._device)
         if self.world_size > 1:
             _distributed.join(self._device)
-
-    def _choose_device(self, request: DeviceRequest) -> str:
-        found = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
-        if request.kind == "cpu" or (request.kind == "auto" and not found):
-            return "cpu"
-        if request.ids and self.local_rank >= len(request.ids):
-            raise ConfigError(
-                f"Process {self.local_rank} of this machine has no GPU among {list(request.ids)}. Name more."
-            )
-        # The launcher shows each process one GPU only, and then that is the first it finds.
-        number = request.ids[self.local_rank] if request.ids else min(self.local_rank, max(found - 1, 0))
-        if number >= found:
-            raise ConfigError(
-                f"GPU {number} was asked for, and PaddlePaddle finds {found}. Name one that is there, or set cpu=True."
-            )
-        return f"gpu:{number}"
 
     def gather(self, value: Any) -> list[Any]:
         return [value] if self.world_size == 1 else _distributed.gather(value)
@@ -206,6 +190,9 @@ class PaddleBackend(Backend):
     def wants_gradient(self, parameter: Any) -> bool:
         return not parameter.stop_gradient
 
+    def set_wants_gradient(self, parameter: Any, wanted: bool) -> None:
+        parameter.stop_gradient = not wanted
+
     # ---- optimizers and schedulers
 
     def is_optimizer(self, value: Any) -> bool:
@@ -213,6 +200,9 @@ class PaddleBackend(Backend):
 
     def optimizer_parameters(self, optimizer: Any) -> Sequence[Any]:
         return [item for group in _state.parameter_groups(optimizer) for item in group]
+
+    def unsaved_state(self, optimizer: Any) -> str | None:
+        return _own_state.unsaved_state(optimizer)
 
     def zero_grad(self, optimizer: Any) -> None:
         optimizer.clear_grad(set_to_zero=False)
@@ -326,8 +316,14 @@ class PaddleBackend(Backend):
     def tensor_state(self, tensor: Any) -> Array:
         return _state.to_array(tensor)
 
-    def tensor_from_state(self, array: Array) -> Any:
-        return _state.to_tensor(array)
+    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
+        return _state.to_tensor(array, None if like is None else like.place)
+
+    def own_state(self, value: Any) -> Any:
+        return _own_state.own_state(value)
+
+    def load_own_state(self, value: Any, state: Any) -> None:
+        _own_state.load_own_state(value, state)
 
     # ---- the rest
 

@@ -14,7 +14,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dowdyboy_core import Backend, ConfigError, Tracker
+from dowdyboy_core import Backend, Tracker
 from dowdyboy_core.backend import (
     Array,
     DeviceRequest,
@@ -28,8 +28,9 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _data, _distributed, _own, _schedules, _state
+from . import _data, _distributed, _own, _own_state, _schedules, _state
 from ._amp import ForwardContexts, available_precision
+from ._devices import choose_device
 from ._sync_bn import synchronise_batch_norm
 from ._tracker import TensorBoardTracker
 
@@ -61,27 +62,10 @@ class TorchBackend(Backend):
 
     def open(self, request: DeviceRequest) -> None:
         self.rank, self.local_rank, self.world_size = _distributed.from_environment()
-        self._device = self._choose_device(request)
+        self._device = choose_device(request, self.local_rank)
         self.asynchronous = self._device.type != "cpu"
         if self.world_size > 1:
             _distributed.join(self._device)
-
-    def _choose_device(self, request: DeviceRequest) -> torch.device:
-        if request.kind == "cpu" or (request.kind == "auto" and not torch.cuda.is_available()):
-            return torch.device("cpu")
-        if request.ids and self.local_rank >= len(request.ids):
-            raise ConfigError(
-                f"Process {self.local_rank} of this machine has no GPU among {list(request.ids)}. Name more."
-            )
-        number = request.ids[self.local_rank] if request.ids else self.local_rank
-        if number >= torch.cuda.device_count():
-            raise ConfigError(
-                f"GPU {number} was asked for, and PyTorch finds {torch.cuda.device_count()}. Name one that is there, "
-                "or "
-                "set cpu=True."
-            )
-        torch.cuda.set_device(number)
-        return torch.device("cuda", number)
 
     def gather(self, value: Any) -> list[Any]:
         return [value] if self.world_size == 1 else _distributed.gather(value)
@@ -200,6 +184,9 @@ class TorchBackend(Backend):
     def wants_gradient(self, parameter: Any) -> bool:
         return bool(parameter.requires_grad)
 
+    def set_wants_gradient(self, parameter: Any, wanted: bool) -> None:
+        parameter.requires_grad_(wanted)
+
     # ---- optimizers and schedulers
 
     def is_optimizer(self, value: Any) -> bool:
@@ -207,6 +194,9 @@ class TorchBackend(Backend):
 
     def optimizer_parameters(self, optimizer: Any) -> Sequence[Any]:
         return [item for group in optimizer.param_groups for item in group["params"]]
+
+    def unsaved_state(self, optimizer: Any) -> str | None:
+        return _own_state.unsaved_state(optimizer)
 
     def zero_grad(self, optimizer: Any) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -312,8 +302,14 @@ class TorchBackend(Backend):
     def tensor_state(self, tensor: Any) -> Array:
         return _state.to_array(tensor)
 
-    def tensor_from_state(self, array: Array) -> Any:
-        return _state.to_tensor(array).to(self._device)
+    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
+        return _state.to_tensor(array).to(self._device if like is None else like.device)
+
+    def own_state(self, value: Any) -> Any:
+        return _own_state.own_state(value)
+
+    def load_own_state(self, value: Any, state: Any) -> None:
+        _own_state.load_own_state(value, state)
 
     # ---- the rest
 

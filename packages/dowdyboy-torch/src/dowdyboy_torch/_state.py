@@ -11,6 +11,8 @@ import torch
 from dowdyboy_core import CheckpointError
 from dowdyboy_core.backend import Array, check_entries, check_groups
 
+from ._own_state import listed_states
+
 _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
@@ -85,7 +87,10 @@ def from_tree(tree: Any) -> Any:
 
 def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of a model's state dict, which holds nothing else."""
+    elsewhere = listed_states(model)
     for name, value in model.state_dict().items():
+        if name in elsewhere:
+            continue
         if not isinstance(value, torch.Tensor):
             raise CheckpointError(
                 f"The model's state {name!r} is a {type(value).__name__}, and only tensors can be stored. "

@@ -41,8 +41,12 @@ class Snapshot:
 
 
 _COUNTS = ("run", "world_size", "metrics_bytes", "epoch", "batch", "train_step", "val_step")
+_SETTINGS = ("accumulate_steps", "batches", "batch_size", "val_batches", "val_batch_size")  # since version 2
 _TEXTS: tuple[str, ...] = ("dowdyboy", "backend", "backend_version", "python", "name", "precision", "best_type")
-_FILE = re.compile(r"((model|component|optimizer|lr_scheduler)_[0-9]+|scaler|rng|records)\.(json|safetensors)")
+_FILE = re.compile(
+    r"((model|component)_[0-9]+(_beside)?|(optimizer|lr_scheduler)_[0-9]+|scaler|rng|records|frozen)"
+    r"\.(json|safetensors)"
+)
 _MAX_COUNT = 2**53  # more than any run comes to
 _TREES = {"rng": list, "records": dict, "scaler": dict}
 
@@ -53,6 +57,8 @@ def _check_index(folder: Path, index: Mapping[str, Any], weights_only: bool) -> 
     if not weights_only:
         wrong += [name for name in _COUNTS if not _is_count(index.get(name))]
         wrong += [name for name in ("val_batch", "best_epoch") if not _is_count(_or_zero(index, name))]
+        wrong += [name for name in _SETTINGS if not _is_count(index.get(name) or 0)]
+        wrong += [name for name in ("best_rec",) if not isinstance(index.get(name) or "", str)]
         wrong += [name for name in ("best",) if not _is_value(index.get(name, "nothing"))]
         wrong += [name for name in ("to_beat",) if not _is_value(index.get(name))]  # older ones have neither
         wrong += [name for name in ("since_better",) if not _is_count(index.get(name, 0))]

@@ -95,6 +95,13 @@ class Epochs(EpochLoader):
     def everywhere(self) -> int | None:
         return self._count_of(self._share.last())
 
+    def batch_size(self) -> int | None:
+        for owner in (self._loader, getattr(self._loader, "batch_sampler", None)):
+            size = getattr(owner, "batch_size", None)
+            if type(size) is int:
+                return size
+        return None
+
     def _count_of(self, share: Share) -> int | None:
         parts = self._split()
         count = parts.batching.count() if isinstance(parts, MapParts) else parts.count

@@ -38,6 +38,10 @@ class Following:
             raise ConfigError(f"set_save_best_calc_func got {function!r:.80}, which can't be called. Give a function.")
         self._function = function
 
+    def record(self) -> str | None:
+        """The record whose mean is the value; None where a function of the user's computes it."""
+        return None if self._function is not None else self._config.save_best_rec
+
     def check(self) -> None:
         """Refuses schedulers that would wait in vain for the value that they follow.
 

@@ -22,6 +22,7 @@ class Position:
         to_beat: what a value is compared with for ``early_stop``; None before there was a finite one.
         since_better: epochs with a value since then.
         running: the epoch that is under way, or was last; 0 before the first. It is in no checkpoint.
+        window_begins: whether the next training batch opens a window of accumulation. It is in no checkpoint, either.
     """
 
     epoch: int = 0
@@ -34,6 +35,7 @@ class Position:
     to_beat: float | None = None
     since_better: int = 0
     running: int = 0
+    window_begins: bool = True
 
     def end_epoch(self, epoch: int) -> None:
         """Notes that an epoch is over."""
@@ -43,13 +45,18 @@ class Position:
         """Whether the next epoch has not begun."""
         return not self.batch and self.val_batch is None
 
+    def forget_best(self) -> None:
+        """Notes that the values so far say nothing of those to come."""
+        self.best = self.best_epoch = self.to_beat = None
+        self.since_better = 0
+
     def restart(self) -> None:
         """Begins anew, but for the best value: an earlier fit's best checkpoint must not be lost."""
         vars(self).update(vars(Position(best=self.best)))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint says of it."""
-        return {name: value for name, value in vars(self).items() if name != "running"}
+        return {name: value for name, value in vars(self).items() if name not in ("running", "window_begins")}
 
     def load_state(self, index: Mapping[str, Any]) -> None:
         """Takes up what a checkpoint says."""

@@ -20,6 +20,7 @@ from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.seam import Backend
 
 from .assembly import Assembly
+from .following import Following
 from .losses import Losses
 from .metrics import MetricLog
 from .position import Position
@@ -43,6 +44,7 @@ class Run:
         parts: loaders, models, components, optimizers and schedulers.
         records: those of training and validation.
         stepper: backward and step.
+        following: what decides the best.
         position: how far the run has come.
         metrics: the curves.
         stopping: whether a signal asks to stop.
@@ -59,6 +61,7 @@ class Run:
     parts: Assembly
     records: Records
     stepper: Stepper
+    following: Following
     position: Position
     metrics: MetricLog
     stopping: Stopping
@@ -115,6 +118,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         parts=parts,
         records=Records(backend),
         stepper=stepper,
+        following=Following(config, backend, parts),
         position=position,
         metrics=MetricLog(
             out_dir / "metrics.jsonl",

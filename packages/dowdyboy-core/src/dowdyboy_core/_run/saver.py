@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dowdyboy_core._disk.files import Content
 from dowdyboy_core._disk.writer import Writer
@@ -15,7 +16,16 @@ from dowdyboy_core.rand import derive_seed
 
 from .checkpoints import CheckpointFolder, Snapshot, read_snapshot
 from .run import Run
-from .snapshots import apply_all, apply_weights, check_equal_weights, check_schedules, check_streams, take_snapshot
+from .settings import follows_another, position_means_another
+from .snapshots import (
+    apply_all,
+    apply_weights,
+    check_equal_weights,
+    check_resumable,
+    check_schedules,
+    check_streams,
+    take_snapshot,
+)
 
 
 class Saver:
@@ -102,6 +112,8 @@ class Saver:
     def begin(self) -> None:
         """Brings the run to its start, or to where a checkpoint left it."""
         self._unsaved = {}
+        if self._config.enable_save_checkpoint or self._resumed is not None or self._config.resume is not None:
+            check_resumable(self._run)
         if self._run.is_main:
             self.checkpoints.tidy()
         self._backend.barrier()
@@ -113,8 +125,20 @@ class Saver:
             self._position.restart()
         if self._run.is_main:
             self._begin_files()
+        if self._resumed is not None:
+            self._tell_of_others(self._resumed.index)
         if self._resumed is not None and self._config.save_best and self._config.enable_save_checkpoint:
             self._position.best, self._position.best_epoch = self._backend.gather(self._best_of_all())[0]
+
+    def _tell_of_others(self, index: Mapping[str, Any]) -> None:
+        """Says what the resumed checkpoint was saved with that this run has otherwise."""
+        told = position_means_another(self._run, index)
+        if told is not None:
+            self._run.warn(told)
+        told = follows_another(self._run, index)
+        if told is not None:
+            self._position.forget_best()
+            self._run.warn(told)
 
     def _best_of_all(self) -> tuple[float | None, int | None]:
         """The best value, and its epoch: of the resumed checkpoint, or of a later and better one that lies there."""
@@ -123,7 +147,7 @@ class Saver:
         # That of a run before this one never counted here: nor may it because this one was killed in between.
         if found is not None and found["run"] >= self._resumed.index["run"]:
             value = found["best"]
-            if found["best_type"] == self._config.save_best_type and value is not None and self._improves(value):
+            if follows_another(self._run, found) is None and value is not None and self._improves(value):
                 return value, found["best_epoch"]
         return self._position.best, self._position.best_epoch
 

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from dowdyboy_core._disk.files import numbered
-from dowdyboy_core._errors import CheckpointError, SetupError
+from dowdyboy_core._errors import CheckpointError, SetupError, UnsupportedError
 from dowdyboy_core._version import __version__
 from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import describe_differences
 
+from . import frozen, own_state
 from .assembly import Assembly
 from .checkpoints import Snapshot
 from .run import Run
 from .schedules import schedule_ways
+from .settings import settings_of
 
 
 def take_snapshot(run: Run, number: int) -> Snapshot:
@@ -41,11 +43,13 @@ def take_snapshot(run: Run, number: int) -> Snapshot:
         "precision": run.precision,
         "metrics_bytes": run.metrics.size(),
         "best_type": run.config.save_best_type,
+        **settings_of(run),
         "schedule_by": schedule_ways(run.config, backend, parts),
     }
     snapshot = Snapshot(index)
     snapshot.trees["rng"] = backend.gather(run.streams.capture())
     snapshot.trees["records"] = run.records.state() if position.batch else {}
+    snapshot.trees |= own_state.capture(backend, parts)
     check_equal_weights(backend, parts)
     if backend.rank != 0:  # it takes part in the above, and writes nothing
         return snapshot
@@ -61,7 +65,23 @@ def take_snapshot(run: Run, number: int) -> Snapshot:
         state = None if scheduler is None else backend.scheduler_state(scheduler)
         snapshot.trees[f"lr_scheduler_{place}"] = state
     snapshot.trees["scaler"] = run.stepper.scaler.state()
+    snapshot.trees["frozen"] = frozen.frozen_names(backend, parts)
     return snapshot
+
+
+def check_resumable(run: Run) -> None:
+    """Refuses what no checkpoint would bring back.
+
+    Raises:
+        UnsupportedError: an optimizer has state that can't be saved.
+    """
+    for number, optimizer in enumerate(run.parts.optimizers):
+        problem = run.backend.unsaved_state(optimizer)
+        if problem is not None:
+            raise UnsupportedError(
+                f"Optimizer {number}, a {type(optimizer).__name__}, can't be resumed: {problem}. Take another "
+                "optimizer, or set enable_save_checkpoint=False to train without checkpoints."
+            )
 
 
 def check_equal_weights(backend: Backend, parts: Assembly) -> None:
@@ -106,14 +126,19 @@ def apply_all(run: Run, snapshot: Snapshot, folder: Path) -> None:
     backend, parts, records = run.backend, run.parts, run.records
     _check_weights(backend, parts, snapshot, folder)
     optimizers, schedules = _check_optimizers(parts, snapshot, folder)
-    before = _states(backend, parts)
+    version = int(snapshot.index["format_version"])
+    own_state.check(backend, parts, snapshot.trees, version, str(folder))
+    frozen.check(snapshot.trees.get("frozen"))
+    before, before_own = _states(backend, parts), own_state.capture(backend, parts)
     try:
         _load_states(backend, parts, optimizers, schedules)
+        own_state.load(backend, parts, snapshot.trees)
         run.stepper.scaler.load_state(snapshot.trees["scaler"])
         # They are those of all processes: one of them takes them up, and gathering brings them into order.
         records.load_state(snapshot.trees["records"] if backend.rank == 0 else {})
     except Exception as error:
         _load_states(backend, parts, *before)
+        own_state.load(backend, parts, before_own)
         records.clear()
         if isinstance(error, CheckpointError):
             raise
@@ -122,6 +147,14 @@ def apply_all(run: Run, snapshot: Snapshot, folder: Path) -> None:
             "loaded. Use another checkpoint, or load the weights alone with weights_only=True."
         ) from error
     apply_weights(backend, parts, snapshot, folder)
+    told = frozen.restore(backend, parts, snapshot.trees.get("frozen"))
+    if told is not None:
+        run.warn(told)
+    if missing := own_state.missing(backend, parts, snapshot.trees):
+        run.warn(
+            f"{str(folder)!r} has no state of {', '.join(missing)}, which an older version of dowdyboy didn't store: "
+            "it is as the script made it."
+        )
 
 
 def check_streams(backend: Backend, streams: RandomStreams, snapshot: Snapshot, folder: Path) -> None:

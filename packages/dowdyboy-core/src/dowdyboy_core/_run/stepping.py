@@ -10,14 +10,15 @@ from dowdyboy_core._errors import SetupError, UnsupportedError
 from dowdyboy_core.backend.seam import Backend
 
 
-def windows(batches: Iterable[Any], size: int, done: int) -> Iterator[tuple[Any, int]]:
+def windows(batches: Iterable[Any], size: int) -> Iterator[tuple[Any, int]]:
     """Yields each batch with the number of batches in its accumulation window if it closes one, else 0.
+
+    The first batch opens a window, also where a run goes on within an epoch: it is saved only where none is open.
 
     Args:
         batches: the batches of an epoch that are left; read one ahead where ``size`` is above 1, since the last one
             closes its window however many there were.
         size: batches in a full window.
-        done: batches of the epoch that came before.
     """
     if size == 1:
         for batch in batches:
@@ -25,7 +26,7 @@ def windows(batches: Iterable[Any], size: int, done: int) -> Iterator[tuple[Any,
         return
     rest = iter(batches)
     end = object()
-    batch = next(rest, end)
+    batch, done = next(rest, end), 0
     while batch is not end:
         following = next(rest, end)
         place = done % size + 1

@@ -85,6 +85,10 @@ class EpochLoader(ABC):
     def everywhere(self) -> int | None:
         """How many batches every process gets at least; None if only running it tells."""
 
+    def batch_size(self) -> int | None:
+        """How many samples the user's loader says that a batch has; None if it says nothing."""
+        return None
+
     @abstractmethod
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         """The batches of one epoch, without the first ``start`` of this process."""

@@ -146,6 +146,10 @@ class Backend(ABC):
     def wants_gradient(self, parameter: Any) -> bool:
         """Whether a parameter is trained."""
 
+    @abstractmethod
+    def set_wants_gradient(self, parameter: Any, wanted: bool) -> None:
+        """Has a parameter trained from here on, or not."""
+
     # ---- optimizers and schedulers
 
     def prepare_optimizer(self, optimizer: Any) -> Any:
@@ -159,6 +163,10 @@ class Backend(ABC):
     @abstractmethod
     def optimizer_parameters(self, optimizer: Any) -> Sequence[Any]:
         """The parameters that an optimizer updates."""
+
+    def unsaved_state(self, optimizer: Any) -> str | None:
+        """What of an optimizer's state ``optimizer_state`` doesn't have, in words; None if it has it all."""
+        return None
 
     @abstractmethod
     def zero_grad(self, optimizer: Any) -> None:
@@ -289,8 +297,19 @@ class Backend(ABC):
         """A tensor as plain data, copied."""
 
     @abstractmethod
-    def tensor_from_state(self, array: Array) -> Any:
-        """A new tensor on the device from plain data."""
+    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
+        """A new tensor from plain data, where the tensor ``like`` is, or else on the device."""
+
+    def own_state(self, value: Any) -> Any:
+        """What a model or component keeps outside of its ``state_dict``, in tensors and plain values; None if nothing.
+
+        Core asks objects that have ``state_dict`` by themselves. This is for the framework's own peculiarities.
+        """
+        return None
+
+    def load_own_state(self, value: Any, state: Any) -> None:
+        """Puts such a state in place."""
+        return None
 
     # ---- the rest
 

@@ -1,7 +1,8 @@
 """State as plain trees, and trees as JSON beside named arrays.
 
-A *tree* is what a backend hands over and gets back: None, bool, int, float, str, list, tuple, dict and
-Counter of these, with :class:`Array` for tensor data. ``encode`` splits a tree into a JSON value and a flat
+A *tree* is what a backend hands over and gets back: None, bool, int, float, str, list, tuple, dict, Counter, deque
+and set of these, and NumPy's arrays and numbers, with :class:`Array` for tensor data.
+``encode`` splits a tree into a JSON value and a flat
 ``{key: Array}``; ``decode`` puts it together again. JSON can't say everything a tree can, so an object whose
 only key begins with ``$`` stands for one of these:
 
@@ -10,6 +11,11 @@ only key begins with ``$`` stands for one of these:
     {"$float": "nan"}                nan, inf or -inf
     {"$dict": [[30, 1], [80, 1]]}    a dict whose keys are not all strings, or begin with "$"
     {"$counter": [[30, 1]]}          a collections.Counter
+    {"$deque": [5, [1, 2]]}          a collections.deque: its maxlen or null, and its items
+    {"$set": [1, 2]}                 a set
+    {"$numpy": "mean"}               an array of NumPy's, stored under that key
+    {"$number": "count"}             a number of NumPy's, stored under that key as an array without axes
+    {"$enum": 1}                     a member of an enumeration that the script has, by its value
 
 Decoding builds these values and nothing else, so reading a file never runs code.
 """
@@ -17,7 +23,7 @@ Decoding builds these values and nothing else, so reading a file never runs code
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -44,6 +50,16 @@ class Array(NamedTuple):
     data: Any
 
 
+class Member(NamedTuple):
+    """A member of an enumeration, of which the class stays with the script: no name in a file is ever looked up.
+
+    Attributes:
+        value: the member's value.
+    """
+
+    value: Any
+
+
 def encode(tree: Any, what: str) -> tuple[Any, dict[str, Array]]:
     """Splits ``tree`` into a JSON value and the arrays in it.
 
@@ -64,11 +80,7 @@ def _encode(tree: Any, path: tuple[str, ...], arrays: dict[str, Array], what: st
             f"{what}: the value at {'/'.join(path[:4])}/… is nested more than {MAX_DEPTH} deep. Keep state flatter."
         )
     if isinstance(tree, Array):
-        key = "/".join(path) or "value"
-        if key in arrays:
-            raise CheckpointError(f"{what}: two arrays would be stored under {key!r}. Rename one of their keys.")
-        arrays[key] = tree
-        return {"$array": key}
+        return {"$array": _store(tree, path, arrays, what)}
     if tree is None or type(tree) in (bool, int, str):
         return tree
     if type(tree) is float:
@@ -79,22 +91,76 @@ def _encode(tree: Any, path: tuple[str, ...], arrays: dict[str, Array], what: st
         return {"$tuple": _encode(list(tree), path, arrays, what)}
     if isinstance(tree, Mapping):
         return _encode_mapping(tree, path, arrays, what)
-    if type(tree).__module__ == "numpy" and hasattr(tree, "item") and getattr(tree, "ndim", 1) == 0:
-        return _encode(tree.item(), path, arrays, what)
+    if type(tree) is deque:
+        return {"$deque": [tree.maxlen, _encode(list(tree), path, arrays, what)]}
+    if type(tree) is set:
+        return {"$set": _encode(sorted(tree, key=repr), path, arrays, what)}
+    if type(tree) is Member:
+        return {"$enum": _encode(tree.value, path, arrays, what)}
+    array = from_numpy(tree) if type(tree).__module__ == "numpy" else None
+    if array is not None:
+        tag = "$numpy" if type(tree).__name__ == "ndarray" else "$number"
+        return {tag: _store(array, path, arrays, what)}
     raise CheckpointError(
         f"{what}: the value at {'/'.join(path) or 'the top'} is a {type(tree).__name__} ({tree!r:.80}), which "
         "can't be stored without pickle. Keep state in numbers, strings, lists, dicts and tensors."
     )
 
 
+def _store(array: Array, path: tuple[str, ...], arrays: dict[str, Array], what: str) -> str:
+    key = "/".join(path) or "value"
+    if key in arrays:
+        raise CheckpointError(f"{what}: two arrays would be stored under {key!r}. Rename one of their keys.")
+    arrays[key] = array
+    return key
+
+
+_NUMPY = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U64": "<u8",
+    "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1", "C64": "<c8",
+}  # fmt: skip
+_OF_NUMPY = {name: kind for kind, name in _NUMPY.items()}
+
+
+def from_numpy(value: Any) -> Array | None:
+    """An array or a number of NumPy's as plain data, copied; None if it is neither, or of a type without a name."""
+    import numpy as np
+
+    if not isinstance(value, (np.ndarray, np.generic)) or type(value) in (np.matrix, np.recarray):
+        return None
+    kind = _OF_NUMPY.get(value.dtype.newbyteorder("<").str)
+    if kind is None or (isinstance(value, np.ndarray) and type(value) is not np.ndarray):
+        return None
+    copied = np.array(value, dtype=_NUMPY[kind], order="C")
+    return Array(kind, copied.shape, copied.reshape(-1).view(np.uint8))
+
+
+def to_numpy(array: Array) -> Any:
+    """A new array of NumPy's from plain data.
+
+    Raises:
+        CheckpointError: NumPy has no such type.
+    """
+    import numpy as np
+
+    if array.dtype not in _NUMPY:
+        raise CheckpointError(f"Arrays of type {array.dtype} are not known to NumPy.")
+    return np.frombuffer(bytearray(array.data), _NUMPY[array.dtype]).reshape(array.shape)
+
+
 def _encode_mapping(tree: Mapping[Any, Any], path: tuple[str, ...], arrays: dict[str, Array], what: str) -> Any:
     if type(tree) is not Counter and all(type(key) is str and not key.startswith("$") for key in tree):
         return {key: _encode(item, (*path, key), arrays, what) for key, item in tree.items()}
     pairs = [
-        [_encode(key, (*path, "key"), arrays, what), _encode(item, (*path, str(key)), arrays, what)]
+        [_encode(_plain_key(key), (*path, "key"), arrays, what), _encode(item, (*path, str(key)), arrays, what)]
         for key, item in tree.items()
     ]
     return {"$counter" if type(tree) is Counter else "$dict": pairs}
+
+
+def _plain_key(key: Any) -> Any:
+    """A key without NumPy's type, by which nothing is looked up."""
+    return key.item() if type(key).__module__ == "numpy" and hasattr(key, "item") else key
 
 
 def decode(value: Any, arrays: Mapping[str, Array]) -> Any:
@@ -125,17 +191,31 @@ def _decode_tagged(tag: str, content: Any, arrays: Mapping[str, Array], depth: i
         if content not in arrays:
             raise CheckpointError(f"The array {content!r} is missing. The checkpoint is not whole; use another.")
         return arrays[content]
+    if tag in ("$numpy", "$number") and isinstance(content, str):
+        found = to_numpy(_decode_tagged("$array", content, arrays, depth))
+        return found if tag == "$numpy" else found[()]
     if tag == "$float" and content in ("nan", "inf", "-inf"):
         return float(content)
+    if tag == "$enum":
+        return Member(_decode(content, arrays, depth))
     if isinstance(content, list):
         items = _decode(content, arrays, depth)
         if tag == "$tuple":
             return tuple(items)
+        if tag == "$deque" and len(items) == 2 and isinstance(items[1], list) and _is_length(items[0]):
+            return deque(items[1], items[0])
+        if tag == "$set":
+            with suppress(TypeError):  # of an item that can't be in one
+                return set(items)
         if tag in ("$dict", "$counter") and all(isinstance(item, list) and len(item) == 2 for item in items):
             with suppress(TypeError):  # of a key that can't be one
                 pairs = dict(map(tuple, items))
                 return Counter(pairs) if tag == "$counter" else pairs
     raise CheckpointError(f"{tag!r} is not a tag of this format, or its content is not of the right kind.")
+
+
+def _is_length(value: Any) -> bool:
+    return value is None or (type(value) is int and 0 <= value < 2**63)
 
 
 def describe_differences(stored: Mapping[str, Array], wanted: Mapping[str, Array]) -> list[str]:
@@ -209,4 +289,9 @@ def kind_of(value: Any) -> str | None:
     return "number"  # a tensor, or one of NumPy's
 
 
-_KINDS: dict[str, Any] = {"number": (bool, int, float, Array), "text": str, "list": (list, tuple), "dict": Mapping}
+_KINDS: dict[str, Any] = {
+    "number": (bool, int, float, Array),
+    "text": str,
+    "list": (list, tuple, deque, set),
+    "dict": Mapping,
+}
