@@ -23,8 +23,8 @@ class Snapshot:
 
     Attributes:
         index: what ``checkpoint.json`` says: epoch, batch, steps, best, versions, …
-        weights: arrays by name (``model_0``, ``component_0``), as plain safetensors files.
-        trees: everything else by name (``optimizer_0``, ``lr_scheduler_0``, ``scaler``, ``rng``, ``records``).
+        weights: arrays by name (``model_0``, ``ema_0``, ``component_0``), as plain safetensors files.
+        trees: everything else by name (``optimizer_0``, ``lr_scheduler_0``, ``ema``, ``scaler``, ``rng``, ``records``).
     """
 
     index: dict[str, Any]
@@ -39,10 +39,26 @@ class Snapshot:
         """
         return prepare(self.index, self.weights, self.trees)
 
+    def averaged(self, folder: Path) -> Snapshot:
+        """The same with the average of the weights in the place of the weights.
+
+        Raises:
+            CheckpointError: it holds none.
+        """
+        averages = numbered(self.weights, "ema")
+        if not averages:
+            raise CheckpointError(
+                f"{str(folder)!r} holds no average of the weights. Use a checkpoint that was saved with ema_decay, or "
+                "load the weights themselves."
+            )
+        others = {name: arrays for name, arrays in self.weights.items() if not name.startswith(("model_", "ema_"))}
+        models = {f"model_{number}": arrays for number, arrays in enumerate(averages)}
+        return Snapshot(self.index, others | models, self.trees)
+
 
 _COUNTS = ("run", "world_size", "metrics_bytes", "epoch", "batch", "train_step", "val_step")
 _TEXTS: tuple[str, ...] = ("dowdyboy", "backend", "backend_version", "python", "name", "precision", "best_type")
-_FILE = re.compile(r"((model|component|optimizer|lr_scheduler)_[0-9]+|scaler|rng|records)\.(json|safetensors)")
+_FILE = re.compile(r"((model|ema|component|optimizer|lr_scheduler)_[0-9]+|ema|scaler|rng|records)\.(json|safetensors)")
 _MAX_COUNT = 2**53  # more than any run comes to
 _TREES = {"rng": list, "records": dict, "scaler": dict}
 
@@ -89,6 +105,8 @@ def read_snapshot(folder: Path, *, weights_only: bool = False) -> Snapshot:
     for name, kind in () if weights_only else _TREES.items():
         if not isinstance(found.get(name), kind):
             raise CheckpointError(f"{str(folder)!r} has no {name}.json of the right kind. Use another checkpoint.")
+    if not isinstance(found.get("ema", {}), dict):
+        raise CheckpointError(f"{str(folder)!r} has no ema.json of the right kind. Use another checkpoint.")
     return Snapshot(reader.index, weights, found)
 
 

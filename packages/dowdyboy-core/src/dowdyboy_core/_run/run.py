@@ -20,6 +20,7 @@ from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.seam import Backend
 
 from .assembly import Assembly
+from .averaging import Averaging
 from .metrics import MetricLog
 from .position import Position
 from .records import Records
@@ -42,6 +43,7 @@ class Run:
         parts: loaders, models, components, optimizers and schedulers.
         records: those of training and validation.
         stepper: backward and step.
+        averaging: the average of the weights.
         position: how far the run has come.
         metrics: the curves.
         stopping: whether a signal asks to stop.
@@ -57,6 +59,7 @@ class Run:
     parts: Assembly
     records: Records
     stepper: Stepper
+    averaging: Averaging
     position: Position
     metrics: MetricLog
     stopping: Stopping
@@ -99,6 +102,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
     lock = RunLock(out_dir, warn)
     # Of the workers of a process nobody else knows.
     parts = Assembly(config, backend, streams, warn=warn if backend.rank == 0 else log.warn)
+    stepper = Stepper(backend, config.accumulate_steps, config.clip_grad_norm, LossScaler(enabled=precision == "fp16"))
     return Run(
         config=config,
         backend=backend,
@@ -109,9 +113,8 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         streams=streams,
         parts=parts,
         records=Records(backend),
-        stepper=Stepper(
-            backend, config.accumulate_steps, config.clip_grad_norm, LossScaler(enabled=precision == "fp16")
-        ),
+        stepper=stepper,
+        averaging=Averaging(config.ema_decay, backend, parts, stepper, warn if backend.rank == 0 else _say_nothing),
         position=Position(),
         metrics=MetricLog(
             out_dir / "metrics.jsonl",
@@ -124,6 +127,10 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         ),
         stopping=Stopping(backend.largest, backend.rank, backend.world_size),
     )
+
+
+def _say_nothing(text: str) -> None:
+    """What a process does with what the first one says."""
 
 
 def _enable_precision(asked: str, backend: Backend, warn: Callable[[str], None]) -> str:

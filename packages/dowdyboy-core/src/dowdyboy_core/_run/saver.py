@@ -42,7 +42,7 @@ class Saver:
 
     # ---- taking up
 
-    def load(self, folder: Path, *, weights_only: bool = False) -> None:
+    def load(self, folder: Path, *, weights_only: bool = False, average: bool = False) -> None:
         """Takes up what a checkpoint holds, for the next ``begin`` to go on from.
 
         Raises:
@@ -50,13 +50,15 @@ class Saver:
             SetupError: there are no models yet.
         """
         self._writer.wait()
-        self._put_in_place(folder, read_snapshot(folder, weights_only=weights_only), weights_only)
+        snapshot = read_snapshot(folder, weights_only=weights_only)
+        self._put_in_place(folder, snapshot.averaged(folder) if average else snapshot, weights_only)
 
     def _put_in_place(self, folder: Path, snapshot: Snapshot, weights_only: bool) -> None:
         if not self._run.parts.models:
             raise SetupError("load_checkpoint needs the models to load into. Call set_model or set_models first.")
         if weights_only:
             apply_weights(self._backend, self._run.parts, snapshot, folder)
+            self._run.averaging.restart()
             self._run.tell(f"took the weights of {str(folder)!r}")
             return
         check_streams(self._backend, self._run.streams, snapshot, folder)
@@ -109,6 +111,7 @@ class Saver:
         self._run.streams.seed(derive_seed(self._config.seed, "fit", self._backend.rank))
         if self._resumed is None:
             self._run.records.clear()
+            self._run.averaging.restart()
             self._position.restart()
         if self._run.is_main:
             self._begin_files()
