@@ -315,8 +315,9 @@ class Trainer:
                 position.train_step += 1
                 progress.advance()
                 if closing:
+                    signum = self._stopping.after_batch("train")  # which also tells whether to save
                     self._saver.within_epoch(ep, closing)
-                    self._saver.stop_if_asked(ep, self._stopping.after_batch("train"))
+                    self._saver.stop_if_asked(ep, signum)
         self._interlude.phase = "between"
         self._averaging.end_training(ep)
         backend.align_untrained(self._parts.models)
@@ -479,10 +480,30 @@ class Trainer:
         """
         if ema and not weights_only:
             raise ConfigError(
-                f"load_checkpoint got ema={ema!r} and weights_only={weights_only!r}: a run goes on with the weights that "
-                "it trains, and takes up its average by itself. Leave ema out, or set weights_only=True."
+                f"load_checkpoint got ema={ema!r} and weights_only={weights_only!r}: a run goes on with the weights "
+                "that it trains, and takes up its average by itself. Leave ema out, or set weights_only=True."
             )
         self._saver.load(Path(checkpoint_dir), weights_only=weights_only, average=ema)
+
+    def save_checkpoint(self, label: str) -> None:
+        """Saves the run as ``checkpoint/chk_{label}_step_N``, with N training steps, beside its other checkpoints.
+
+        From a hook of ``fit`` this is done where the run can next be saved, in training when the accumulation window
+        closes and else at the end of the epoch; in several processes in training where they next ask one another,
+        about half a second later. Outside ``fit`` it is done at once, in all processes together.
+
+        Args:
+            label: letters, digits, ``_``, ``-`` and ``.``, such as ``'before_decay'``.
+
+        Raises:
+            ConfigError: it is no label.
+            SetupError: outside ``fit``: there are no models yet, or another run is under way in ``out_dir``.
+            CheckpointError: outside ``fit``: it could not be saved.
+        """
+        if not self._saver.request(label) or self._interlude.phase is not None:
+            return
+        meet(self._backend.gather, self.rank, "save_checkpoint")
+        self._saver.save_now()
 
     def wait_for_checkpoint(self) -> None:
         """Waits until the checkpoint under way, which is written beside the training, is on the disk."""

@@ -14,6 +14,7 @@ from dowdyboy_core.backend.signals import Stopped
 from dowdyboy_core.rand import derive_seed
 
 from .checkpoints import CheckpointFolder, Snapshot, read_snapshot
+from .requests import Requests
 from .run import Run
 from .snapshots import apply_all, apply_weights, check_equal_weights, check_streams, take_snapshot
 
@@ -33,11 +34,12 @@ class Saver:
         self._config = run.config
         self._backend = run.backend
         self._position = run.position
-        self.checkpoints = CheckpointFolder(run.out_dir / "checkpoint", run.warn)
+        self.checkpoints = CheckpointFolder(run.out_dir / "checkpoint", run.warn, run.config.max_keep_num)
         self._resumed: Snapshot | None = None
         self._curves_end: int | None = None  # length of metrics.jsonl at the resumed checkpoint, if that is our own
         self._number = 1  # of this run among those that were in out_dir
         self._unsaved: dict[str, str] = {}
+        self._requests = Requests(run)
         self._writer = Writer()
 
     # ---- taking up
@@ -135,9 +137,11 @@ class Saver:
         if self._resumed is None:
             self._number = before + 1
             if before and self._config.enable_save_checkpoint:
+                kept = self._config.max_keep_num
+                also = "" if kept is None else f", and of whose epoch_N max_keep_num={kept} leaves the newest"
                 self._run.warn(
                     f"{str(self.checkpoints.path)!r} holds checkpoints of an earlier run, which those of this one "
-                    "will replace one by one. Give another out_dir to keep them, or resume='auto' to go on."
+                    f"will replace one by one{also}. Give another out_dir to keep them, or resume='auto' to go on."
                 )
             if self._config.resume == "auto" and not before:
                 self._curves_end = 0  # what a run drew that was killed before its first checkpoint
@@ -205,7 +209,7 @@ class Saver:
         best = self._config.save_best and value is not None and self._is_best(value)
         if best:
             self._position.best, self._position.best_epoch = value, ep
-        kinds = self._kinds(ep) if self._config.enable_save_checkpoint else []
+        kinds = [*self._kinds(ep), *self._requests.take()] if self._config.enable_save_checkpoint else []
         if not kinds:
             check_equal_weights(self._backend, self._run.parts)  # as each snapshot does
             return
@@ -225,6 +229,7 @@ class Saver:
         if epoch and not snapshot.index["batch"] and self._config.enable_save_checkpoint:
             lost = [kind for kind in self._kinds(epoch) if not there(kind, epoch, snapshot.index)]
             self._write(lost, epoch, snapshot.content())
+            self.checkpoints.clear_epochs()
 
     def _is_best(self, value: float) -> bool:
         """Strictly better than all before; what is not a finite number is never the best."""
@@ -244,8 +249,42 @@ class Saver:
         Called where an accumulation window of ``closing`` batches closes: gradients under way are in no checkpoint.
         """
         every, step = self._config.save_steps, self._position.train_step
-        if every is not None and self._config.enable_save_checkpoint and step // every > (step - closing) // every:
-            self._save(["last_epoch"], ep, self._snapshot())
+        due = every is not None and self._config.enable_save_checkpoint and step // every > (step - closing) // every
+        kinds = ["last_epoch"] if due else []
+        if self._requests.due():
+            kinds += self._requests.take()
+        if kinds:
+            self._save(kinds, ep, self._snapshot())
+
+    def request(self, label: str) -> bool:
+        """Has the run saved under a label at the next place where it can be; False where nothing is saved at all.
+
+        Raises:
+            ConfigError: it is no label.
+        """
+        return self._requests.add(label)
+
+    def save_now(self) -> None:
+        """Saves what was requested, outside of ``fit``, in all processes together.
+
+        Raises:
+            SetupError: there are no models yet, or another run is under way in ``out_dir``.
+            CheckpointError: the disk won't have it.
+        """
+        kinds = self._requests.take()
+        if not self._run.parts.models:
+            raise SetupError("save_checkpoint needs the models to save. Call set_model or set_models first.")
+        with self.alone():
+            self._number = max(self._number, self.checkpoints.last_run())
+            self._save(kinds, 0, self._snapshot())
+            self._writer.wait()
+        lost = [name for kind in kinds if (name := self._unsaved.pop(kind, None)) is not None]
+        lost = self._backend.gather(lost)[0]
+        if lost:
+            raise CheckpointError(
+                f"{', '.join(lost)} in {str(self.checkpoints.path)!r} could not be saved; see the log. Older "
+                "checkpoints are whole."
+            )
 
     def stop_if_asked(self, ep: int, signum: int | None) -> None:
         """Saves and ends the run if there is a signal to stop for, in all processes alike.
@@ -256,7 +295,7 @@ class Saver:
         if signum is None:
             return
         if self._config.enable_save_checkpoint:
-            self._save(["last_epoch"], ep, self._snapshot())
+            self._save(["last_epoch", *self._requests.take()], ep, self._snapshot())
             self._writer.wait()
         saved = self._config.enable_save_checkpoint and "last_epoch" not in self._unsaved
         self._run.tell(
@@ -268,7 +307,10 @@ class Saver:
 
     def _snapshot(self) -> Snapshot:
         self._writer.wait()  # first, or two copies of the run would be in memory
-        return take_snapshot(self._run, self._number)
+        snapshot = take_snapshot(self._run, self._number)
+        if self._resumed is not None and len(self._resumed.trees["rng"]) == self._backend.world_size:
+            snapshot.trees["rng"] = self._resumed.trees["rng"]  # which wait for a loader
+        return snapshot
 
     def _save(self, kinds: list[str], ep: int, snapshot: Snapshot) -> None:
         """Hands a snapshot over to be written; the training goes on meanwhile."""
@@ -280,8 +322,9 @@ class Saver:
         self._run.metrics.sync()  # the checkpoint counts on what it has
         for kind in kinds:
             self._unsaved.pop(kind, None)
-            if not self.checkpoints.save(kind, ep, content):
-                self._unsaved[kind] = f"{kind}_{ep}"
+            number = int(content.index["train_step"]) if kind.startswith("chk_") else ep
+            if not self.checkpoints.save(kind, number, content):
+                self._unsaved[kind] = f"{kind}_{number}"
 
     def wait(self) -> None:
         """Waits until the checkpoint under way is on the disk."""
@@ -290,6 +333,7 @@ class Saver:
     def close(self) -> None:
         """Ends a fit, whether it came to its end or not."""
         self._resumed = None
+        self._requests.forget()
         self._writer.wait()
 
     def check(self) -> None:

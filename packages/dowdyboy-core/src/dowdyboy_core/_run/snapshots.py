@@ -146,8 +146,8 @@ def _tell_of_average(run: Run, snapshot: Snapshot, folder: Path) -> None:
     decay, state = run.averaging.decay, snapshot.trees.get("ema")
     if decay is not None:
         run.warn(
-            f"{str(folder)!r} holds no average of the weights: it was saved without ema_decay. With ema_decay={decay} one "
-            "begins from the weights that were loaded."
+            f"{str(folder)!r} holds no average of the weights: it was saved without ema_decay. With ema_decay={decay} "
+            "one begins from the weights that were loaded."
         )
     elif state is not None:
         run.warn(
