@@ -122,6 +122,17 @@ class PlainBackend(Backend):
     def wants_gradient(self, parameter: Parameter) -> bool:
         return parameter.trained
 
+    def copy_parameters(self, parameters: Sequence[Parameter]) -> list[Parameter]:
+        return [Parameter(item.value) for item in parameters]
+
+    def average_parameters(self, average: Sequence[Parameter], parameters: Sequence[Parameter], decay: float) -> None:
+        for mean, item in zip(average, parameters, strict=True):
+            mean.value += (1 - decay) * (item.value - mean.value)
+
+    def swap_parameters(self, average: Sequence[Parameter], parameters: Sequence[Parameter]) -> None:
+        for mean, item in zip(average, parameters, strict=True):
+            mean.value, item.value = item.value, mean.value
+
     def is_optimizer(self, value: Any) -> bool:
         return isinstance(value, Optimizer)
 

@@ -24,7 +24,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _data, _distributed, _state
+from . import _averaging, _data, _distributed, _state
 from ._tracker import JsonLinesTracker
 from .framework import random
 from .framework.layers import Module
@@ -134,6 +134,15 @@ class NumpyBackend(Backend):
 
     def wants_gradient(self, parameter: Any) -> bool:
         return bool(parameter.trainable)
+
+    def copy_parameters(self, parameters: Sequence[Any]) -> list[Any]:
+        return _averaging.copy_parameters(parameters)
+
+    def average_parameters(self, average: Sequence[Any], parameters: Sequence[Any], decay: float) -> None:
+        _averaging.average_parameters(average, parameters, decay)
+
+    def swap_parameters(self, average: Sequence[Any], parameters: Sequence[Any]) -> None:
+        _averaging.swap_parameters(average, parameters)
 
     # ---- optimizers and schedulers
 

@@ -50,6 +50,9 @@ class TrainerConfig:
         accumulate_steps: average the gradients of this many batches before each optimizer step.
         clip_grad_norm: scale the gradients of each optimizer down to this total norm; ``None`` is off.
         save_steps: also refresh the last checkpoint every this many training steps; ``None`` is off.
+        max_keep_num: keep the newest so many of the ``epoch_N``; ``None`` keeps them all.
+        ema_decay: keep an exponential moving average of the trained parameters, which moves by ``1 - ema_decay`` of the
+            way after each optimizer step, and is what validation and tests use; ``None`` is off.
         resume: where ``fit`` goes on from: ``None`` starts fresh, ``'auto'`` takes the newest whole checkpoint
             in ``out_dir`` if there is one, anything else is the path of a checkpoint.
         nonfinite: what a loss that is not finite does: ``'warn'`` tells it once, ``'stop'`` ends the run before
@@ -83,6 +86,8 @@ class TrainerConfig:
     accumulate_steps: int = 1
     clip_grad_norm: float | None = None
     save_steps: int | None = None
+    max_keep_num: int | None = None
+    ema_decay: float | None = None
     resume: str | os.PathLike[str] | None = None
     nonfinite: str = "warn"
 
@@ -139,6 +144,11 @@ def _positive_or_none(name: str, value: object) -> None:
         raise ConfigError(f"{name}={value!r} is not acceptable. Give a finite number above 0, or None.")
 
 
+def _share_or_none(name: str, value: object) -> None:
+    if value is not None and not (isinstance(value, float) and 0 < value < 1):
+        raise ConfigError(f"{name}={value!r} is not acceptable. Give a float between 0 and 1, such as 0.999, or None.")
+
+
 def _text(name: str, value: object) -> None:
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{name}={value!r} is not acceptable. Give a str of at least one character.")
@@ -192,6 +202,8 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "accumulate_steps": partial(_integer, least=1),
     "clip_grad_norm": _positive_or_none,
     "save_steps": partial(_integer, least=1, optional=True),
+    "max_keep_num": partial(_integer, least=1, optional=True),
+    "ema_decay": _share_or_none,
     "resume": _path_or_none,
     "nonfinite": partial(_choice, accepted=NONFINITE),
 }

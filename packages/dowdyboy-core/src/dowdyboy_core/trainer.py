@@ -71,6 +71,7 @@ class Trainer:
         self._position = run.position
         self._records = run.records  # but for a test's, while one runs
         self._stepper = run.stepper
+        self._averaging = run.averaging
         self._metrics = run.metrics
         self._stopping = run.stopping
         self._saver = Saver(run)
@@ -107,6 +108,7 @@ class Trainer:
 
     def set_models(self, model_list: Sequence[Any]) -> None:
         """Sets the models and moves them to the device."""
+        self._averaging.restart()
         self._parts.set_models(model_list)
 
     def get_models(self) -> list[Any]:
@@ -116,6 +118,15 @@ class Trainer:
     def get_raw_models(self) -> list[Any]:
         """The models as they were given, without a wrapper."""
         return self._parts.raw_models()
+
+    def get_ema_models(self) -> list[Any]:
+        """Copies of the models, as they were given, with the average of the weights; they are the caller's alone.
+
+        Raises:
+            SetupError: ``ema_decay`` is None.
+            ConfigError: a model can't be copied.
+        """
+        return self._averaging.copies()
 
     def set_component(self, component: Any) -> None:
         """Sets the component: a module (or any object) without anything to train, such as a loss function."""
@@ -276,10 +287,12 @@ class Trainer:
     ) -> None:
         self.print(f"======= epoch {ep}/{self.config.epoch} begin =======")
         self._parts.follow_trained()
+        self._averaging.begin_epoch(resumed=self._position.within_epoch)
         if self._position.val_batch is None:
             self._train(ep, train_step)
         if val_step is not None and ep % self.config.val_interval == 0:
-            self._validate(ep, val_step)
+            with self._averaging.applied():
+                self._validate(ep, val_step)
         if self.config.auto_schedule:
             self._following.step_clocked()
         self._records.gather()
@@ -307,15 +320,18 @@ class Trainer:
                 with _SYNCHRONISED if closing else backend.unsynchronised(self._parts.models):
                     self._display.loss = self._train_batch(train_step, bat, closing)
                 losses.note(self._display.loss, closing)
+                self._averaging.after_batch()
                 position.batch += 1
                 position.train_step += 1
                 progress.advance()
                 if closing:
+                    signum = self._stopping.after_batch("train")  # which also tells whether to save
                     self._saver.within_epoch(ep, closing)
-                    self._saver.stop_if_asked(ep, self._stopping.after_batch("train"))
+                    self._saver.stop_if_asked(ep, signum)
         self._interlude.phase = "between"
         check_not_empty("train", ep, position.batch)
         losses.end_epoch(last=ep == self.config.epoch)
+        self._averaging.end_training(ep)
         backend.align_untrained(self._parts.models)
 
     def _train_batch(self, train_step: Step, bat: Any, closing: int) -> Any:
@@ -377,7 +393,8 @@ class Trainer:
             self._position.end_epoch(ep)
             self._saver.end_epoch(ep, None)  # so that the epoch is not lost
             raise SetupError(problem)
-        return self._following.value(self, self._records)
+        with self._averaging.applied():
+            return self._following.value(self, self._records)
 
     def test(self, test_step: Step, on_test_end: Callable[[Any], Any] | None = None) -> None:
         """Runs over the test data in evaluation mode without gradients, with records of its own.
@@ -413,7 +430,7 @@ class Trainer:
         place = position.epoch, position.train_step, position.val_step
         self._records = Records(self._backend)
         try:
-            with self._interlude.undisturbed(place), self._display.apart():
+            with self._interlude.undisturbed(place), self._averaging.applied(), self._display.apart():
                 self._parts.set_training(False)
                 with self._show("test", 0, loader.count()) as progress:
                     for bat_idx, bat in enumerate(loader.epoch(0)):
@@ -462,17 +479,46 @@ class Trainer:
         if on_epoch_end is not None:
             check_hook("on_epoch_end", on_epoch_end, "trainer, ep")
 
-    def load_checkpoint(self, checkpoint_dir: str | os.PathLike[str], *, weights_only: bool = False) -> None:
+    def load_checkpoint(
+        self, checkpoint_dir: str | os.PathLike[str], *, weights_only: bool = False, ema: bool = False
+    ) -> None:
         """Takes up what a checkpoint holds; the next ``fit`` goes on where the saved one stopped.
 
         Args:
             checkpoint_dir: the folder of one checkpoint.
             weights_only: take the weights of the models and components alone, and start a run of its own from them.
+            ema: take the average of the weights that ``ema_decay`` keeps in their place; with ``weights_only``.
 
         Raises:
+            ConfigError: ``ema`` without ``weights_only``.
             CheckpointError: it is missing, damaged, or doesn't fit the models and optimizers that were set.
         """
-        self._saver.load(Path(checkpoint_dir), weights_only=weights_only)
+        if ema and not weights_only:
+            raise ConfigError(
+                f"load_checkpoint got ema={ema!r} and weights_only={weights_only!r}: a run goes on with the weights "
+                "that it trains, and takes up its average by itself. Leave ema out, or set weights_only=True."
+            )
+        self._saver.load(Path(checkpoint_dir), weights_only=weights_only, average=ema)
+
+    def save_checkpoint(self, label: str) -> None:
+        """Saves the run as ``checkpoint/chk_{label}_step_N``, with N training steps, beside its other checkpoints.
+
+        From a hook of ``fit`` this is done where the run can next be saved, in training when the accumulation window
+        closes and else at the end of the epoch; in several processes in training where they next ask one another,
+        about half a second later. Outside ``fit`` it is done at once, in all processes together.
+
+        Args:
+            label: letters, digits, ``_``, ``-`` and ``.``, such as ``'before_decay'``.
+
+        Raises:
+            ConfigError: it is no label.
+            SetupError: outside ``fit``: there are no models yet, or another run is under way in ``out_dir``.
+            CheckpointError: outside ``fit``: it could not be saved.
+        """
+        if not self._saver.request(label) or self._interlude.phase is not None:
+            return
+        meet(self._backend.gather, self.rank, "save_checkpoint")
+        self._saver.save_now()
 
     def wait_for_checkpoint(self) -> None:
         """Waits until the checkpoint under way, which is written beside the training, is on the disk."""

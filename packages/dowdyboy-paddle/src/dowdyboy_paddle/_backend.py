@@ -30,7 +30,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _data, _distributed, _own, _state
+from . import _averaging, _data, _distributed, _own, _state
 from ._amp import ForwardContexts, available_precision
 from ._sync_bn import synchronise_batch_norm
 from ._tracker import VisualDLTracker
@@ -205,6 +205,15 @@ class PaddleBackend(Backend):
 
     def wants_gradient(self, parameter: Any) -> bool:
         return not parameter.stop_gradient
+
+    def copy_parameters(self, parameters: Sequence[Any]) -> list[Any]:
+        return _averaging.copy_parameters(parameters)
+
+    def average_parameters(self, average: Sequence[Any], parameters: Sequence[Any], decay: float) -> None:
+        _averaging.average_parameters(average, parameters, decay)
+
+    def swap_parameters(self, average: Sequence[Any], parameters: Sequence[Any]) -> None:
+        _averaging.swap_parameters(average, parameters)
 
     # ---- optimizers and schedulers
 

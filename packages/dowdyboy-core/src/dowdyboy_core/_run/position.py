@@ -31,6 +31,11 @@ class Position:
     best_epoch: int | None = None
     running: int = 0
 
+    @property
+    def within_epoch(self) -> bool:
+        """Whether some of the next epoch is done."""
+        return self.batch > 0 or self.val_batch is not None
+
     def end_epoch(self, epoch: int) -> None:
         """Notes that an epoch is over."""
         self.epoch, self.batch, self.val_batch = epoch, 0, None

@@ -21,6 +21,7 @@ from dowdyboy_core.backend.seam import Backend
 
 from .assembly import Assembly
 from .losses import Losses
+from .averaging import Averaging
 from .metrics import MetricLog
 from .position import Position
 from .records import Records
@@ -43,6 +44,7 @@ class Run:
         parts: loaders, models, components, optimizers and schedulers.
         records: those of training and validation.
         stepper: backward and step.
+        averaging: the average of the weights.
         position: how far the run has come.
         metrics: the curves.
         stopping: whether a signal asks to stop.
@@ -59,6 +61,7 @@ class Run:
     parts: Assembly
     records: Records
     stepper: Stepper
+    averaging: Averaging
     position: Position
     metrics: MetricLog
     stopping: Stopping
@@ -115,6 +118,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         parts=parts,
         records=Records(backend),
         stepper=stepper,
+        averaging=Averaging(config.ema_decay, backend, parts, stepper, warn if backend.rank == 0 else _say_nothing),
         position=position,
         metrics=MetricLog(
             out_dir / "metrics.jsonl",
@@ -128,6 +132,10 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         stopping=Stopping(backend.largest, backend.rank, backend.world_size),
         losses=Losses(config.nonfinite, backend, stepper.scaler, position, warn),
     )
+
+
+def _say_nothing(text: str) -> None:
+    """What a process does with what the first one says."""
 
 
 def _enable_precision(asked: str, backend: Backend, warn: Callable[[str], None]) -> str:

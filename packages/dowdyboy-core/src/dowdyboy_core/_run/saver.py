@@ -14,6 +14,7 @@ from dowdyboy_core.backend.signals import Stopped
 from dowdyboy_core.rand import derive_seed
 
 from .checkpoints import CheckpointFolder, Snapshot, read_snapshot
+from .requests import Requests
 from .run import Run
 from .snapshots import apply_all, apply_weights, check_equal_weights, check_streams, take_snapshot
 
@@ -33,16 +34,17 @@ class Saver:
         self._config = run.config
         self._backend = run.backend
         self._position = run.position
-        self.checkpoints = CheckpointFolder(run.out_dir / "checkpoint", run.warn)
+        self.checkpoints = CheckpointFolder(run.out_dir / "checkpoint", run.warn, run.config.max_keep_num)
         self._resumed: Snapshot | None = None
         self._curves_end: int | None = None  # length of metrics.jsonl at the resumed checkpoint, if that is our own
         self._number = 1  # of this run among those that were in out_dir
         self._unsaved: dict[str, str] = {}
+        self._requests = Requests(run)
         self._writer = Writer()
 
     # ---- taking up
 
-    def load(self, folder: Path, *, weights_only: bool = False) -> None:
+    def load(self, folder: Path, *, weights_only: bool = False, average: bool = False) -> None:
         """Takes up what a checkpoint holds, for the next ``begin`` to go on from.
 
         Raises:
@@ -50,13 +52,15 @@ class Saver:
             SetupError: there are no models yet.
         """
         self._writer.wait()
-        self._put_in_place(folder, read_snapshot(folder, weights_only=weights_only), weights_only)
+        snapshot = read_snapshot(folder, weights_only=weights_only)
+        self._put_in_place(folder, snapshot.averaged(folder) if average else snapshot, weights_only)
 
     def _put_in_place(self, folder: Path, snapshot: Snapshot, weights_only: bool) -> None:
         if not self._run.parts.models:
             raise SetupError("load_checkpoint needs the models to load into. Call set_model or set_models first.")
         if weights_only:
             apply_weights(self._backend, self._run.parts, snapshot, folder)
+            self._run.averaging.restart()
             self._run.tell(f"took the weights of {str(folder)!r}")
             return
         check_streams(self._backend, self._run.streams, snapshot, folder)
@@ -109,6 +113,7 @@ class Saver:
         self._run.streams.seed(derive_seed(self._config.seed, "fit", self._backend.rank))
         if self._resumed is None:
             self._run.records.clear()
+            self._run.averaging.restart()
             self._position.restart()
         if self._run.is_main:
             self._begin_files()
@@ -132,9 +137,11 @@ class Saver:
         if self._resumed is None:
             self._number = before + 1
             if before and self._config.enable_save_checkpoint:
+                kept = self._config.max_keep_num
+                also = "" if kept is None else f", and of whose epoch_N max_keep_num={kept} leaves the newest"
                 self._run.warn(
                     f"{str(self.checkpoints.path)!r} holds checkpoints of an earlier run, which those of this one "
-                    "will replace one by one. Give another out_dir to keep them, or resume='auto' to go on."
+                    f"will replace one by one{also}. Give another out_dir to keep them, or resume='auto' to go on."
                 )
             if self._config.resume == "auto" and not before:
                 self._curves_end = 0  # what a run drew that was killed before its first checkpoint
@@ -202,7 +209,7 @@ class Saver:
         best = self._config.save_best and value is not None and self._is_best(value)
         if best:
             self._position.best, self._position.best_epoch = value, ep
-        kinds = self._kinds(ep) if self._config.enable_save_checkpoint else []
+        kinds = [*self._kinds(ep), *self._requests.take()] if self._config.enable_save_checkpoint else []
         if not kinds:
             check_equal_weights(self._backend, self._run.parts)  # as each snapshot does
             return
@@ -222,6 +229,7 @@ class Saver:
         if epoch and not snapshot.index["batch"] and self._config.enable_save_checkpoint:
             lost = [kind for kind in self._kinds(epoch) if not there(kind, epoch, snapshot.index)]
             self._write(lost, epoch, snapshot.content())
+            self.checkpoints.clear_epochs()
 
     def _is_best(self, value: float) -> bool:
         """Strictly better than all before; what is not a finite number is never the best."""
@@ -241,8 +249,42 @@ class Saver:
         Called where an accumulation window of ``closing`` batches closes: gradients under way are in no checkpoint.
         """
         every, step = self._config.save_steps, self._position.train_step
-        if every is not None and self._config.enable_save_checkpoint and step // every > (step - closing) // every:
-            self._save(["last_epoch"], ep, self._snapshot())
+        due = every is not None and self._config.enable_save_checkpoint and step // every > (step - closing) // every
+        kinds = ["last_epoch"] if due else []
+        if self._requests.due():
+            kinds += self._requests.take()
+        if kinds:
+            self._save(kinds, ep, self._snapshot())
+
+    def request(self, label: str) -> bool:
+        """Has the run saved under a label at the next place where it can be; False where nothing is saved at all.
+
+        Raises:
+            ConfigError: it is no label.
+        """
+        return self._requests.add(label)
+
+    def save_now(self) -> None:
+        """Saves what was requested, outside of ``fit``, in all processes together.
+
+        Raises:
+            SetupError: there are no models yet, or another run is under way in ``out_dir``.
+            CheckpointError: the disk won't have it.
+        """
+        kinds = self._requests.take()
+        if not self._run.parts.models:
+            raise SetupError("save_checkpoint needs the models to save. Call set_model or set_models first.")
+        with self.alone():
+            self._number = max(self._number, self.checkpoints.last_run())
+            self._save(kinds, 0, self._snapshot())
+            self._writer.wait()
+        lost = [name for kind in kinds if (name := self._unsaved.pop(kind, None)) is not None]
+        lost = self._backend.gather(lost)[0]
+        if lost:
+            raise CheckpointError(
+                f"{', '.join(lost)} in {str(self.checkpoints.path)!r} could not be saved; see the log. Older "
+                "checkpoints are whole."
+            )
 
     def stop_if_asked(self, ep: int, signum: int | None) -> None:
         """Saves and ends the run if there is a signal to stop for, in all processes alike.
@@ -253,7 +295,7 @@ class Saver:
         if signum is None:
             return
         if self._config.enable_save_checkpoint:
-            self._save(["last_epoch"], ep, self._snapshot())
+            self._save(["last_epoch", *self._requests.take()], ep, self._snapshot())
             self._writer.wait()
         saved = self._config.enable_save_checkpoint and "last_epoch" not in self._unsaved
         self._run.tell(
@@ -269,6 +311,8 @@ class Saver:
         snapshot = take_snapshot(self._run, self._number)
         parts = self._run.parts
         self._run.losses.check_weights(snapshot.weights, parts.trained_parameters(parts.raw_models()))
+        if self._resumed is not None and len(self._resumed.trees["rng"]) == self._backend.world_size:
+            snapshot.trees["rng"] = self._resumed.trees["rng"]  # which wait for a loader
         return snapshot
 
     def _save(self, kinds: list[str], ep: int, snapshot: Snapshot) -> None:
@@ -281,8 +325,9 @@ class Saver:
         self._run.metrics.sync()  # the checkpoint counts on what it has
         for kind in kinds:
             self._unsaved.pop(kind, None)
-            if not self.checkpoints.save(kind, ep, content):
-                self._unsaved[kind] = f"{kind}_{ep}"
+            number = int(content.index["train_step"]) if kind.startswith("chk_") else ep
+            if not self.checkpoints.save(kind, number, content):
+                self._unsaved[kind] = f"{kind}_{number}"
 
     def wait(self) -> None:
         """Waits until the checkpoint under way is on the disk."""
@@ -291,6 +336,7 @@ class Saver:
     def close(self) -> None:
         """Ends a fit, whether it came to its end or not."""
         self._resumed = None
+        self._requests.forget()
         self._writer.wait()
 
     def check(self) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dowdyboy_core._disk.files import numbered
+from dowdyboy_core._disk.files import Weights, numbered
 from dowdyboy_core._errors import CheckpointError, SetupError
 from dowdyboy_core._version import __version__
 from dowdyboy_core.backend.random_streams import RandomStreams
@@ -44,11 +45,15 @@ def take_snapshot(run: Run, number: int) -> Snapshot:
     snapshot = Snapshot(index)
     snapshot.trees["rng"] = backend.gather(run.streams.capture())
     snapshot.trees["records"] = run.records.state() if position.batch else {}
-    check_equal_weights(backend, parts)
-    if backend.rank != 0:  # it takes part in the above, and writes nothing
-        return snapshot
-    for place, model in enumerate(parts.raw_models()):
-        snapshot.weights[f"model_{place}"] = backend.model_state(model)
+    with run.averaging.suspended():
+        check_equal_weights(backend, parts)
+        if backend.rank != 0:  # it takes part in the above, and writes nothing
+            return snapshot
+        snapshot.weights |= _model_states(backend, parts, "model")
+    if run.averaging.decay is not None:
+        snapshot.trees["ema"] = run.averaging.state()
+        with run.averaging.applied():
+            snapshot.weights |= _model_states(backend, parts, "ema")
     for place, component in parts.modules_of_components().items():
         buffers = backend.model_state(component)
         if buffers:
@@ -60,6 +65,10 @@ def take_snapshot(run: Run, number: int) -> Snapshot:
         snapshot.trees[f"lr_scheduler_{place}"] = state
     snapshot.trees["scaler"] = run.stepper.scaler.state()
     return snapshot
+
+
+def _model_states(backend: Backend, parts: Assembly, stem: str) -> dict[str, Weights]:
+    return {f"{stem}_{place}": backend.model_state(model) for place, model in enumerate(parts.raw_models())}
 
 
 def check_equal_weights(backend: Backend, parts: Assembly) -> None:
@@ -103,6 +112,9 @@ def apply_all(run: Run, snapshot: Snapshot, folder: Path) -> None:
     """
     backend, parts, records = run.backend, run.parts, run.records
     _check_weights(backend, parts, snapshot, folder)
+    if run.averaging.decay is not None and "ema" in snapshot.trees:
+        run.averaging.check(snapshot.trees["ema"])
+        _check_weights(backend, parts, snapshot.averaged(folder), folder)
     optimizers, schedules = _check_optimizers(parts, snapshot, folder)
     before = _states(backend, parts)
     try:
@@ -119,7 +131,29 @@ def apply_all(run: Run, snapshot: Snapshot, folder: Path) -> None:
             f"{str(folder)!r} holds a state that can't be taken up: {type(error).__name__}: {error}. Nothing was "
             "loaded. Use another checkpoint, or load the weights alone with weights_only=True."
         ) from error
+    if "ema" in snapshot.trees and run.averaging.decay is not None:
+        average = snapshot.averaged(folder)  # by way of the models, whose own weights follow
+        run.averaging.load(snapshot.trees["ema"], partial(apply_weights, backend, parts, average, folder))
+        apply_weights(backend, parts, snapshot, folder)
+        return
     apply_weights(backend, parts, snapshot, folder)
+    run.averaging.restart_from_weights()
+    _tell_of_average(run, snapshot, folder)
+
+
+def _tell_of_average(run: Run, snapshot: Snapshot, folder: Path) -> None:
+    """Says that a run goes on without the average of the checkpoint, or with one that the checkpoint hasn't."""
+    decay, state = run.averaging.decay, snapshot.trees.get("ema")
+    if decay is not None:
+        run.warn(
+            f"{str(folder)!r} holds no average of the weights: it was saved without ema_decay. With ema_decay={decay} "
+            "one begins from the weights that were loaded."
+        )
+    elif state is not None:
+        run.warn(
+            f"{str(folder)!r} holds an average of the weights, and this run keeps none: ema_decay is None. It is left "
+            f"there. Set ema_decay={state.get('decay')!r:.20} to go on with it."
+        )
 
 
 def check_streams(backend: Backend, streams: RandomStreams, snapshot: Snapshot, folder: Path) -> None:

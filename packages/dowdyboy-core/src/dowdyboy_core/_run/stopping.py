@@ -56,6 +56,9 @@ class Stopping:
         rank: the number of this process.
         world_size: how many there are.
 
+    Attributes:
+        wished: whether this process wants the run saved where all of them can.
+
     Raises:
         ConfigError: the environment names signals that can't stop a run.
     """
@@ -72,6 +75,8 @@ class Stopping:
         self._since = 0.0
         self._asked = False
         self._verdict: int | None = None
+        self.wished = False
+        self._agreed = False
         self._paces = {"train": _Pace(), "val": _Pace()}
 
     @contextmanager
@@ -129,6 +134,14 @@ class Stopping:
         self._asked = False
         return self._verdict
 
+    def agreed_to_save(self) -> bool:
+        """Whether a process has wished for it, as far as all of them know."""
+        return self.wished if self._alone else self._agreed
+
+    def forget_wishes(self) -> None:
+        """Begins anew: all have saved, or the run is over."""
+        self.wished = self._agreed = False
+
     def begin(self, phase: str) -> None:
         """Tells that batches follow, one after another."""
         self._paces[phase].begin()
@@ -156,6 +169,8 @@ class Stopping:
 
     def _ask(self, phase: str, *, done: bool) -> tuple[int | None, bool]:
         pace = self._paces[phase]
-        signum, shortest, going_on = self._largest((self._received or 0, -pace.wanted(), not done))
+        numbers = (self._received or 0, -pace.wanted(), not done, self.wished)
+        signum, shortest, going_on, wished = self._largest(numbers)
+        self._agreed = self._agreed or bool(wished)
         pace.settle(-shortest)
         return signum or None, not going_on

@@ -146,6 +146,24 @@ class Backend(ABC):
     def wants_gradient(self, parameter: Any) -> bool:
         """Whether a parameter is trained."""
 
+    @abstractmethod
+    def copy_parameters(self, parameters: Sequence[Any]) -> list[Any]:
+        """New tensors with the values, the types and the devices of some parameters; not trained."""
+
+    @abstractmethod
+    def average_parameters(self, average: Sequence[Any], parameters: Sequence[Any], decay: float) -> None:
+        """Moves tensors of ``copy_parameters``, in place, by a share of ``1 - decay`` of the way to the parameters.
+
+        Called after each step of training: it must not wait for the device.
+        """
+
+    @abstractmethod
+    def swap_parameters(self, average: Sequence[Any], parameters: Sequence[Any]) -> None:
+        """Exchanges the values of the two, in place: the parameters stay the same objects, in the same memory.
+
+        A graph that a hook is holding must not take notice: it is used only after they are exchanged back.
+        """
+
     # ---- optimizers and schedulers
 
     def prepare_optimizer(self, optimizer: Any) -> Any:
