@@ -40,6 +40,7 @@ SCENARIOS = {
             "stopping",
         ],
         "scenarios.hooks": ["interludes"],
+        "scenarios.ending": ["ending"],
         "scenarios.models": ["uses", "disguise", "thawing", "adversarial", "refusals", "drifting"],
         "scenarios.data": ["parts"],
         "scenarios.records": ["samples"],

@@ -71,7 +71,7 @@ def train(run: Run, **hooks: Any) -> list[Values]:
     return series[1:]
 
 
-@pytest.mark.clause("O-11")
+@pytest.mark.clause("O-13")
 @pytest.mark.parametrize(("optimizer", "window", "decay"), [("sgd", 1, 0.75), ("adam", 2, 0.25)])
 def test_the_average_moves_after_each_step(
     harness: Harness, tmp_path: Path, optimizer: str, window: int, decay: float
@@ -83,7 +83,7 @@ def test_the_average_moves_after_each_step(
     assert equal(run.parameters(), series[-1]), "what is trained is untouched"
 
 
-@pytest.mark.clause("O-11")
+@pytest.mark.clause("O-13")
 def test_what_is_stepped_by_hand_moves_the_average_once_a_batch(
     harness: Harness, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,7 +106,7 @@ def test_what_is_stepped_by_hand_moves_the_average_once_a_batch(
     assert capsys.readouterr().out.count(told) == 1
 
 
-@pytest.mark.clause("O-12", "L-12")
+@pytest.mark.clause("O-14", "L-12")
 def test_evaluation_uses_the_average_and_training_does_not(harness: Harness, tmp_path: Path) -> None:
     run = build(harness, tmp_path, epoch=2, ema_decay=DECAY, save_best=True, batch_norm=True, save_best_type="max")
     seen: dict[str, Values] = {}
@@ -142,7 +142,7 @@ def test_evaluation_uses_the_average_and_training_does_not(harness: Harness, tmp
     assert equal(run.parameters(), series[-1])
 
 
-@pytest.mark.clause("O-12", "L-12")
+@pytest.mark.clause("O-14", "L-12")
 def test_a_test_between_forward_and_backward_disturbs_nothing(harness: Harness, tmp_path: Path) -> None:
     def ended(name: str, tests: bool) -> Values:
         run = build(harness, tmp_path / name, epoch=1, ema_decay=DECAY)
@@ -159,7 +159,7 @@ def test_a_test_between_forward_and_backward_disturbs_nothing(harness: Harness, 
     assert equal(ended("tested", True), ended("plain", False))
 
 
-@pytest.mark.clause("O-12", "H-7")
+@pytest.mark.clause("O-14", "H-7")
 def test_an_exception_in_validation_leaves_the_trained_weights(harness: Harness, tmp_path: Path) -> None:
     run = build(harness, tmp_path, ema_decay=DECAY)
     series: list[Values] = []
@@ -174,7 +174,7 @@ def test_an_exception_in_validation_leaves_the_trained_weights(harness: Harness,
     assert not close(run.parameters(), series[0])
 
 
-@pytest.mark.clause("O-12")
+@pytest.mark.clause("O-14")
 def test_an_average_belongs_to_one_fit(harness: Harness, tmp_path: Path) -> None:
     run = build(harness, tmp_path, ema_decay=DECAY)
     train(run)
@@ -184,7 +184,7 @@ def test_an_average_belongs_to_one_fit(harness: Harness, tmp_path: Path) -> None
         build(harness, tmp_path / "without").trainer.get_ema_models()
 
 
-@pytest.mark.clause("O-13")
+@pytest.mark.clause("O-15")
 def test_what_is_trained_later_joins_with_its_value(harness: Harness, tmp_path: Path) -> None:
     run = build(harness, tmp_path, epoch=3, ema_decay=DECAY, optimizer="momentum", batch_norm=True)
     frozen = harness.model(layers(FEATURES, HIDDEN, CLASSES, seed=3))
@@ -222,7 +222,7 @@ def test_what_is_trained_later_joins_with_its_value(harness: Harness, tmp_path: 
     assert all(np.array_equal(own[name], copied[name]) for name in buffers)
 
 
-@pytest.mark.clause("O-13", "W-8")
+@pytest.mark.clause("O-15", "W-8")
 @pytest.mark.parametrize("processes", [2, 3])
 def test_all_processes_have_the_same_average(together: Together, processes: int) -> None:
     [first, *others] = together(processes, "average")

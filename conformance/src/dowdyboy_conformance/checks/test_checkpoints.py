@@ -40,6 +40,9 @@ INDEX_KEYS = {
     "best",
     "best_type",
     "best_epoch",
+    "to_beat",
+    "since_better",
+    "schedule_by",
     "files",
     "sha256",
 }

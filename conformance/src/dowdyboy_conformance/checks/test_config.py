@@ -41,6 +41,9 @@ DEFAULTS = {
     "max_keep_num": None,
     "ema_decay": None,
     "resume": None,
+    "schedule_by": "epoch",
+    "early_stop": None,
+    "early_stop_delta": 0.0,
     "nonfinite": "warn",
 }
 AT_LEAST_ONE = "is not acceptable. Give an int of at least 1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ def test_a_hook_has_the_run_saved_and_resumed(harness: Harness, tmp_path: Path) 
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.jsonl").write_bytes((tmp_path / "asks" / "metrics.jsonl").read_bytes())
         (tmp_path / name / "checkpoint").mkdir()
-        os.rename(source, tmp_path / name / "checkpoint" / name)
+        source.rename(tmp_path / name / "checkpoint" / name)
         fit(start(harness, tmp_path / name, resume=tmp_path / name / "checkpoint" / name, **changed), asks=False)
         found = outcome(tmp_path / name, 2)
         assert found["metrics"] == expected["metrics"]

@@ -31,7 +31,7 @@ def warnings_in(out_dir: Path) -> list[str]:
     return [line for line in lines if "The loss is" in line or "In fp16" in line]
 
 
-@pytest.mark.clause("L-17")
+@pytest.mark.clause("L-13")
 @pytest.mark.parametrize("waits", [False, True], ids=["reads at once", "reads later"])
 @pytest.mark.parametrize(("factor", "shown"), [(float("nan"), "nan"), (float("inf"), "inf")])
 def test_a_loss_that_is_not_finite_is_told_once(
@@ -46,7 +46,7 @@ def test_a_loss_that_is_not_finite_is_told_once(
     assert told == [0, 1, 1]
 
 
-@pytest.mark.clause("L-17")
+@pytest.mark.clause("L-13")
 def test_no_step_waits_for_the_device(harness: Harness, tmp_path: Path) -> None:
     run = build(harness, tmp_path, samples=40, batch_size=1, epoch=2)
     backend = run.trainer._backend
@@ -74,7 +74,7 @@ def test_no_step_waits_for_the_device(harness: Harness, tmp_path: Path) -> None:
     assert len(read) == 2, "but once an epoch"
 
 
-@pytest.mark.clause("L-17")
+@pytest.mark.clause("L-13")
 @pytest.mark.parametrize("waits", [False, True], ids=["reads at once", "reads later"])
 @pytest.mark.parametrize("steps", [None, 1])
 def test_a_run_that_stops_for_its_loss_keeps_its_checkpoints(
@@ -97,7 +97,7 @@ def test_a_run_that_stops_for_its_loss_keeps_its_checkpoints(
     assert all(np.isfinite(array).all() for array in resumed.parameters().values())
 
 
-@pytest.mark.clause("L-17")
+@pytest.mark.clause("L-13")
 def test_weights_that_are_not_finite_are_not_saved(harness: Harness, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"nonfinite": "stop", "enable_save_checkpoint": True}
     run = build(harness, tmp_path, epoch=2, auto_optimize=False, **settings)
@@ -112,14 +112,14 @@ def test_weights_that_are_not_finite_are_not_saved(harness: Harness, tmp_path: P
     assert sorted(path.name for path in (tmp_path / "checkpoint").iterdir()) == ["epoch_1", "last_epoch_1"]
 
 
-@pytest.mark.clause("L-17")
+@pytest.mark.clause("L-13")
 def test_losses_may_be_ignored(harness: Harness, tmp_path: Path) -> None:
     run = build(harness, tmp_path, nonfinite="ignore")
     run.trainer.fit(spoilt(run, 0, 1, 2))
     assert warnings_in(tmp_path) == []
 
 
-@pytest.mark.clause("L-17", "X-2")
+@pytest.mark.clause("L-13", "X-2")
 def test_a_pass_without_a_batch_is_an_error(harness: Harness, tmp_path: Path) -> None:
     text = (
         "The {} data has no batch in epoch 1. Give a loader that yields some; with drop_last a batch_size above the "
@@ -134,7 +134,7 @@ def test_a_pass_without_a_batch_is_an_error(harness: Harness, tmp_path: Path) ->
         assert str(caught.value) == text.format(role)
 
 
-@pytest.mark.clause("P-5", "L-17")
+@pytest.mark.clause("P-5", "L-13")
 @pytest.mark.parametrize("mode", ["warn", "stop"])
 @pytest.mark.parametrize("window", [1, 2])
 def test_steps_that_fp16_skips_are_in_order(harness: Harness, tmp_path: Path, mode: str, window: int) -> None:
@@ -151,7 +151,7 @@ def _in_fp16(run: Run) -> Run:
     return run
 
 
-@pytest.mark.clause("P-5", "L-17")
+@pytest.mark.clause("P-5", "L-13")
 def test_fp16_without_a_step_is_told(harness: Harness, tmp_path: Path) -> None:
     told = (
         "In fp16 no step was made in epoch {}: the gradients of all {} steps overflowed, down to a loss scale of {}. "

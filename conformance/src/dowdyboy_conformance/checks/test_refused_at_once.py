@@ -147,7 +147,7 @@ def test_a_scheduler_must_have_a_value_to_follow(harness: Harness, tmp_path: Pat
     assert len(run.losses) == 3
 
 
-@pytest.mark.clause("O-14", "L-4")
+@pytest.mark.clause("O-9", "L-4")
 @pytest.mark.parametrize("schedule", ["step", "plateau"])
 def test_a_shared_scheduler_steps_once(harness: Harness, tmp_path: Path, schedule: str) -> None:
     run = build(harness, tmp_path, schedule=schedule, epoch=2)

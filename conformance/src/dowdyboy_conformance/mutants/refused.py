@@ -70,9 +70,9 @@ class FollowsNothing(Mutant):
         change(trainer._following, "check", nothing)
 
 
-@caught("O-14", "test_a_shared_scheduler_steps_once")
+@caught("O-9", "test_a_shared_scheduler_steps_once")
 class StepsForEachOptimizer(Mutant):
     """Steps a scheduler once for each optimizer that it is of."""
 
     def spoil(self, trainer: Any) -> None:
-        change(trainer._parts, "each_scheduler", lambda original: lambda: [*original(), *original()])
+        change(trainer._schedules, "_of", lambda original: lambda by: [*original(by), *original(by)])

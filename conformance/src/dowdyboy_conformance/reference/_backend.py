@@ -28,7 +28,7 @@ from . import _averaging, _data, _distributed, _state
 from ._tracker import JsonLinesTracker
 from .framework import random
 from .framework.layers import Module
-from .framework.optim import Optimizer, ReduceOnPlateau
+from .framework.optim import CosineDecay, Optimizer, ReduceOnPlateau
 from .framework.tensor import Tensor, no_gradients, quiet
 
 
@@ -193,6 +193,9 @@ class NumpyBackend(Backend):
 
     def step_scheduler(self, scheduler: Any, value: float | None) -> None:
         scheduler.step() if value is None else scheduler.step(value)
+
+    def schedule_length(self, scheduler: Any) -> int | None:
+        return scheduler.length if isinstance(scheduler, CosineDecay) else None
 
     # ---- computing
 

@@ -15,6 +15,7 @@ from ._errors import ConfigError
 
 PRECISIONS = ("no", "fp16", "bf16")
 BEST_TYPES = ("min", "max")
+SCHEDULE_BY = ("epoch", "step")
 NONFINITE = ("warn", "stop", "ignore")
 
 
@@ -55,6 +56,11 @@ class TrainerConfig:
             way after each optimizer step, and is what validation and tests use; ``None`` is off.
         resume: where ``fit`` goes on from: ``None`` starts fresh, ``'auto'`` takes the newest whole checkpoint
             in ``out_dir`` if there is one, anything else is the path of a checkpoint.
+        schedule_by: when ``auto_schedule`` steps the schedulers: ``'epoch'``, once an epoch; ``'step'``, after each
+            step of their optimizers; or a list with one of these for each optimizer. Plateau schedulers follow the
+            value.
+        early_stop: end the fit after so many epochs with a value since the best one; ``None`` is off.
+        early_stop_delta: by how much a value has to be better than the best one to count for ``early_stop``.
         nonfinite: what a loss that is not finite does: ``'warn'`` tells it once, ``'stop'`` ends the run before
             anything is saved, ``'ignore'`` looks at none.
 
@@ -89,6 +95,9 @@ class TrainerConfig:
     max_keep_num: int | None = None
     ema_decay: float | None = None
     resume: str | os.PathLike[str] | None = None
+    schedule_by: str | Sequence[str] = "epoch"
+    early_stop: int | None = None
+    early_stop_delta: float = 0.0
     nonfinite: str = "warn"
 
     def __new__(cls, *args: Any, **given: Any) -> Any:
@@ -108,6 +117,16 @@ class TrainerConfig:
         request = self.device_request  # refuses what it can't read
         if self.cpu and request.kind == "gpu":
             raise ConfigError(f"cpu=True and device={self.device!r} contradict each other. Leave one of them out.")
+        if self.schedule_by != "epoch" and not self.auto_schedule:
+            raise ConfigError(
+                f"schedule_by={self.schedule_by!r} needs auto_schedule=True. With auto_schedule=False call "
+                "trainer.step(optimizer, lr_scheduler) as often as you like."
+            )
+        if self.early_stop_delta and self.early_stop is None:
+            raise ConfigError(
+                f"early_stop_delta={self.early_stop_delta!r} needs early_stop, the number of epochs to wait for "
+                "something better."
+            )
 
     @property
     def device_request(self) -> DeviceRequest:
@@ -142,6 +161,27 @@ def _positive_or_none(name: str, value: object) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 < value <= sys.float_info.max:  # type: ignore[operator]
         raise ConfigError(f"{name}={value!r} is not acceptable. Give a finite number above 0, or None.")
+
+
+def _not_negative(name: str, value: object) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= sys.float_info.max:  # type: ignore[operator]
+        raise ConfigError(f"{name}={value!r} is not acceptable. Give a finite number of at least 0.")
+
+
+def _choices(name: str, value: object, accepted: tuple[str, ...]) -> None:
+    """One of these, or a list of some."""
+    if not isinstance(value, (list, tuple)):
+        _choice(name, value, accepted)
+        return
+    if not value:
+        raise ConfigError(
+            f"{name}={value!r} is empty. Give one of {', '.join(map(repr, accepted))} for each optimizer."
+        )
+    for place, item in enumerate(value):
+        if item not in accepted:
+            listed = ", ".join(repr(word) for word in accepted)
+            raise ConfigError(f"{name}={value!r} has {item!r} at place {place}, which is not one of {listed}.")
 
 
 def _share_or_none(name: str, value: object) -> None:
@@ -205,5 +245,8 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "max_keep_num": partial(_integer, least=1, optional=True),
     "ema_decay": _share_or_none,
     "resume": _path_or_none,
+    "schedule_by": partial(_choices, accepted=SCHEDULE_BY),
+    "early_stop": partial(_integer, least=1, optional=True),
+    "early_stop_delta": _not_negative,
     "nonfinite": partial(_choice, accepted=NONFINITE),
 }

@@ -35,4 +35,4 @@ def swap_parameters(average: Tensors, parameters: Tensors) -> None:
 
 
 def _copy(source: paddle.Tensor, target: paddle.Tensor) -> None:
-    target.get_tensor()._copy_from(source.get_tensor(), target.place, -1)
+    target.get_tensor()._copy_from(source.get_tensor(), target.place, -1)  # noqa: SLF001

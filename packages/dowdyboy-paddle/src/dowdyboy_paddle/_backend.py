@@ -30,7 +30,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _averaging, _data, _distributed, _own, _state
+from . import _averaging, _data, _distributed, _own, _schedules, _state
 from ._amp import ForwardContexts, available_precision
 from ._sync_bn import synchronise_batch_norm
 from ._tracker import VisualDLTracker
@@ -271,6 +271,9 @@ class PaddleBackend(Backend):
 
     def step_scheduler(self, scheduler: Any, value: float | None) -> None:
         scheduler.step() if value is None else scheduler.step(value)
+
+    def schedule_length(self, scheduler: Any) -> int | None:
+        return _schedules.length(scheduler)
 
     # ---- computing
 

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dowdyboy_core._disk.files import Content, FolderReader, Weights, is_whole, prepare, read_index, write_folder
+from dowdyboy_core._disk.files import (
+    Content,
+    FolderReader,
+    Weights,
+    is_whole,
+    numbered,
+    prepare,
+    read_index,
+    write_folder,
+)
 from dowdyboy_core._disk.folders import remove_folder, tidy, where_it_lies
 from dowdyboy_core._errors import CheckpointError, ConfigError
 
@@ -71,9 +80,10 @@ def _check_index(folder: Path, index: Mapping[str, Any], weights_only: bool) -> 
     if not weights_only:
         wrong += [name for name in _COUNTS if not _is_count(index.get(name))]
         wrong += [name for name in ("val_batch", "best_epoch") if not _is_count(_or_zero(index, name))]
-        best = index.get("best", "nothing")
-        if best is not None and not (type(best) is float and math.isfinite(best)):
-            wrong.append("best")
+        wrong += [name for name in ("best",) if not _is_value(index.get(name, "nothing"))]
+        wrong += [name for name in ("to_beat",) if not _is_value(index.get(name))]  # older ones have neither
+        wrong += [name for name in ("since_better",) if not _is_count(index.get(name, 0))]
+        wrong += [name for name in ("schedule_by",) if not isinstance(index.get(name, []), list)]
     if wrong:
         raise CheckpointError(
             f"checkpoint.json in {str(folder)!r} has no {wrong[0]} of the right kind: "
@@ -85,6 +95,10 @@ def _or_zero(index: Mapping[str, Any], name: str) -> Any:
     """What the index says, with 0 for null."""
     value = index.get(name, "nothing")
     return 0 if value is None else value
+
+
+def _is_value(value: Any) -> bool:
+    return value is None or (type(value) is float and math.isfinite(value))
 
 
 def _is_count(value: Any) -> bool:

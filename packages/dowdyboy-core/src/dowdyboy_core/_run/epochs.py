@@ -26,7 +26,7 @@ from .digests import digest_of
 Split = Callable[[], "MapParts | StreamParts"]
 
 
-class Exchange(Protocol):
+class Gathering(Protocol):
     """What a backend gives to compare by."""
 
     def gather(self, value: Any) -> list[Any]:
@@ -45,7 +45,7 @@ class Compared:
         plain: gives a tensor as plain data, and None for what is none.
     """
 
-    exchange: Exchange
+    exchange: Gathering
     plain: Callable[[Any], Array | None]
 
 

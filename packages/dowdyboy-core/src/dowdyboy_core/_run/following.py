@@ -1,4 +1,4 @@
-"""What follows an epoch: the value that decides the best, and the schedulers, by the clock or by that value."""
+"""What follows an epoch: the value that decides the best, and the schedulers that follow it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORST = 3e38
 
 
 class Following:
-    """Steps the schedulers once an epoch, and computes the value that some of them follow."""
+    """Computes the value of an epoch, and steps the schedulers that follow it."""
 
     def __init__(self, config: TrainerConfig, backend: Backend, parts: Assembly) -> None:
         self._config = config
@@ -38,12 +38,6 @@ class Following:
             raise ConfigError(f"set_save_best_calc_func got {function!r:.80}, which can't be called. Give a function.")
         self._function = function
 
-    def step_clocked(self) -> None:
-        """Steps the schedulers that follow the clock; those that follow a value wait for it."""
-        for scheduler in self._parts.each_scheduler():
-            if self._backend.plateau_mode(scheduler) is None:
-                self._backend.step_scheduler(scheduler, None)
-
     def check(self) -> None:
         """Refuses schedulers that would wait in vain for the value that they follow.
 
@@ -60,7 +54,8 @@ class Following:
 
     def wants_value(self, ep: int) -> bool:
         """Whether anything follows the value of an epoch, and it has one."""
-        return bool(self._plateaus() or self._config.save_best) and ep % self._config.val_interval == 0
+        followed = self._config.save_best or self._config.early_stop is not None or self._plateaus()
+        return bool(followed) and ep % self._config.val_interval == 0
 
     def problem(self, records: Records, ep: int) -> str | None:
         """What keeps the value from being computed, in words: the record that it is the mean of is missing."""
@@ -69,14 +64,11 @@ class Following:
         found, name = records.stacked(), self._config.save_best_rec
         if name in found:
             return None
+        plateaus = [] if self._config.save_best else self._plateaus()
         return (
             f"save_best_rec={name!r} is not among the records of epoch {ep}: {sorted(found)}. Record it with "
             f"set_records{', or name one of these' if found else ''}."
-            + (
-                ""
-                if self._config.save_best
-                else f" The scheduler {type(self._plateaus()[0]).__name__} follows its mean."
-            )
+            + (f" The scheduler {type(plateaus[0]).__name__} follows its mean." if plateaus else "")
         )
 
     def value(self, trainer: Any, records: Records) -> float:

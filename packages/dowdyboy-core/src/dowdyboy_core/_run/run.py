@@ -20,8 +20,8 @@ from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.seam import Backend
 
 from .assembly import Assembly
-from .losses import Losses
 from .averaging import Averaging
+from .losses import Losses
 from .metrics import MetricLog
 from .position import Position
 from .records import Records

@@ -16,7 +16,7 @@ from dowdyboy_core.rand import derive_seed
 from .checkpoints import CheckpointFolder, Snapshot, read_snapshot
 from .requests import Requests
 from .run import Run
-from .snapshots import apply_all, apply_weights, check_equal_weights, check_streams, take_snapshot
+from .snapshots import apply_all, apply_weights, check_equal_weights, check_schedules, check_streams, take_snapshot
 
 
 class Saver:
@@ -64,6 +64,7 @@ class Saver:
             self._run.tell(f"took the weights of {str(folder)!r}")
             return
         check_streams(self._backend, self._run.streams, snapshot, folder)
+        check_schedules(self._run, snapshot, folder)
         apply_all(self._run, snapshot, folder)
         self._position.load_state(snapshot.index)
         self._adapt_to_world_size(snapshot)
@@ -199,22 +200,25 @@ class Saver:
 
     # ---- saving
 
+    def note_value(self, ep: int, value: float | None) -> None:
+        """Notes whether an epoch is the best so far, by what decides that; None if it has no such value."""
+        wanted = self._config.save_best or self._config.early_stop is not None
+        if wanted and value is not None and self._is_best(value):
+            self._position.best, self._position.best_epoch = value, ep
+
     def end_epoch(self, ep: int, value: float | None) -> None:
         """Saves what is to be saved at the end of an epoch.
 
         Args:
             ep: the epoch.
-            value: what decides whether it is the best; None if it has no such value.
+            value: what decides which is the best; None if it has no such value.
         """
-        best = self._config.save_best and value is not None and self._is_best(value)
-        if best:
-            self._position.best, self._position.best_epoch = value, ep
         kinds = [*self._kinds(ep), *self._requests.take()] if self._config.enable_save_checkpoint else []
         if not kinds:
             check_equal_weights(self._backend, self._run.parts)  # as each snapshot does
             return
         self._save(kinds, ep, self._snapshot())
-        if best:
+        if "best_epoch" in kinds and value == self._position.best:
             self._run.tell(f"epoch {ep} is the best so far: {value:.6g}")
 
     def _kinds(self, ep: int) -> list[str]:

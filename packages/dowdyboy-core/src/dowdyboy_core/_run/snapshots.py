@@ -18,6 +18,7 @@ from dowdyboy_core.backend.trees import describe_differences
 from .assembly import Assembly
 from .checkpoints import Snapshot
 from .run import Run
+from .schedules import schedule_ways
 
 
 def take_snapshot(run: Run, number: int) -> Snapshot:
@@ -41,6 +42,7 @@ def take_snapshot(run: Run, number: int) -> Snapshot:
         "precision": run.precision,
         "metrics_bytes": run.metrics.size(),
         "best_type": run.config.save_best_type,
+        "schedule_by": schedule_ways(run.config, backend, parts),
     }
     snapshot = Snapshot(index)
     snapshot.trees["rng"] = backend.gather(run.streams.capture())
@@ -200,6 +202,22 @@ def _check_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder
         listed = "\n  ".join(differences)
         raise CheckpointError(f"{str(folder)!r} doesn't fit the models; nothing was loaded. Differences:\n  {listed}")
     return targets
+
+
+def check_schedules(run: Run, snapshot: Snapshot, folder: Path) -> None:
+    """Refuses a schedule that went by something else: how far it has come would be nonsense.
+
+    Raises:
+        CheckpointError: epochs and steps differ.
+    """
+    now = schedule_ways(run.config, run.backend, run.parts)
+    before = snapshot.index.get("schedule_by", ["epoch"] * len(now))  # as it was before there was a choice
+    for place, (had, has) in enumerate(zip(before, now, strict=False)):
+        if None not in (had, has) and had != has:
+            raise CheckpointError(
+                f"In {str(folder)!r} the scheduler of optimizer {place} goes by schedule_by={had!r}, and here by "
+                f"{has!r}. Set what it was saved with, or load the weights alone with weights_only=True."
+            )
 
 
 def _check_optimizers(parts: Assembly, snapshot: Snapshot, folder: Path) -> tuple[list[Any], list[Any]]:

@@ -222,6 +222,10 @@ class Backend(ABC):
     def step_scheduler(self, scheduler: Any, value: float | None) -> None:
         """Steps a scheduler, with the value that it follows if it is one of those."""
 
+    def schedule_length(self, scheduler: Any) -> int | None:
+        """How many steps a scheduler is made for, where it says so."""
+        return None
+
     # ---- computing
 
     @abstractmethod
