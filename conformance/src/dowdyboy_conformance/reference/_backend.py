@@ -144,6 +144,9 @@ class NumpyBackend(Backend):
     def swap_parameters(self, average: Sequence[Any], parameters: Sequence[Any]) -> None:
         _averaging.swap_parameters(average, parameters)
 
+    def statistics_anew(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
+        return _averaging.statistics_anew(models)
+
     # ---- optimizers and schedulers
 
     def is_optimizer(self, value: Any) -> bool:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ._config import TrainerConfig
-from ._errors import ConfigError, SetupError
+from ._errors import SetupError
 from ._run.assembly import check_hook
 from ._run.ending import Ending
 from ._run.following import Following
@@ -37,10 +37,12 @@ from ._run.interlude import Interlude
 from ._run.losses import check_not_empty
 from ._run.progress import Display, Progress
 from ._run.records import Records
+from ._run.rescue import Rescue
 from ._run.run import Run, set_up
 from ._run.samples import check_samples
 from ._run.saver import Saver
 from ._run.schedules import Schedules
+from ._run.statistics import update_statistics
 from ._run.stepping import windows
 from ._run.values import check_point, kept_numbers
 from .backend.seam import Backend
@@ -79,6 +81,7 @@ class Trainer:
         self._metrics = run.metrics
         self._stopping = run.stopping
         self._saver = Saver(run)
+        self._rescue = Rescue(run, self._saver)
         self._following = Following(config, backend, run.parts)
         self._schedules = Schedules(config, backend, run.parts, run.warn)
         self._ending = Ending(run)
@@ -126,12 +129,7 @@ class Trainer:
         return self._parts.raw_models()
 
     def get_ema_models(self) -> list[Any]:
-        """Copies of the models, as they were given, with the average of the weights; they are the caller's alone.
-
-        Raises:
-            SetupError: ``ema_decay`` is None.
-            ConfigError: a model can't be copied.
-        """
+        """Copies of the models, as they were given, with the average of the weights that ``ema_decay`` keeps."""
         return self._averaging.copies()
 
     def set_component(self, component: Any) -> None:
@@ -295,7 +293,7 @@ class Trainer:
         self._following.check()
         self._interlude.check_fit()
         meet(self._backend.gather, self.rank, "fit")
-        with self._stopping.listening(), in_step(self.world_size), self._saver.alone(), self._parts.naming_workers():
+        with self._stopping.listening(), in_step(self.world_size), self._run.alone(), self._parts.naming_workers():
             self._saver.begin()
             self._run.losses.begin()
             self._schedules.tell_lengths()
@@ -333,7 +331,8 @@ class Trainer:
         self._saver.note_value(ep, value)
         self._ending.note(value)
         if hooks.on_epoch_end is not None:
-            hooks.on_epoch_end(self, ep)
+            with self._rescue.ending(ep, value):
+                hooks.on_epoch_end(self, ep)
         self._position.end_epoch(ep)
         self._saver.end_epoch(ep, value)
         self._records.clear()
@@ -342,8 +341,8 @@ class Trainer:
 
     def _train(self, ep: int, train_step: Step, on_step_end: Callable[[Any, int], Any] | None) -> None:
         """Runs the training batches of an epoch, from where the run stands in it."""
-        loader, position, backend = self._parts.loaders["train"], self._position, self._backend
-        window, losses = self.config.accumulate_steps, self._run.losses
+        loader, position, losses = self._parts.loaders["train"], self._position, self._run.losses
+        window, backend = self.config.accumulate_steps, self._backend
         self._parts.set_training(True)
         batches = loader.epoch(ep, position.batch)
         self._saver.continue_streams()
@@ -377,11 +376,12 @@ class Trainer:
 
     def _train_batch(self, train_step: Step, bat: Any, closing: int) -> Any:
         """Runs one training batch, and steps if it closes an accumulation window of ``closing`` batches."""
-        auto, stepper, position = self.config.auto_optimize, self._stepper, self._position
+        auto, stepper, position, backend = self.config.auto_optimize, self._stepper, self._position, self._backend
         if auto and position.batch % self.config.accumulate_steps == 0:
-            self._zero_all()
-        with self._backend.forward_context(True):
-            loss = train_step(self, self._backend.to_device(bat), position.batch, position.train_step)
+            for optimizer in self._parts.optimizers:
+                backend.zero_grad(optimizer)
+        with backend.forward_context(True):
+            loss = train_step(self, backend.to_device(bat), position.batch, position.train_step)
         if auto:
             if closing:
                 self._stopping.ask("train")
@@ -393,10 +393,6 @@ class Trainer:
         stepper.scaler.update()
         return loss
 
-    def _zero_all(self) -> None:
-        for optimizer in self._parts.optimizers:
-            self._backend.zero_grad(optimizer)
-
     def _validate(self, ep: int, val_step: Step) -> None:
         """Runs the validation batches; back to training mode is the next epoch's business."""
         loader, position = self._parts.loaders["val"], self._position
@@ -406,15 +402,15 @@ class Trainer:
         self._saver.continue_streams()
         self._stopping.begin("val")
         self._interlude.phase = "val"
-        with self._show("val", ep, loader.count(), done) as progress:
+        with self._show("val", ep, loader.count(), done) as progress, self._rescue.validation(ep):
             for bat_idx, bat in enumerate(batches, done):
                 self._evaluate_batch(val_step, bat, bat_idx, position.val_step, progress)
                 position.val_step += 1
                 position.val_batch += 1
                 self._saver.stop_if_asked(ep, self._stopping.after_batch("val"))
             self._saver.stop_if_asked(ep, self._stopping.after_all("val"))
-        if self.world_size == 1:  # of several one may have none
-            check_not_empty("val", ep, position.val_batch)
+            if self.world_size == 1:  # of several one may have none
+                check_not_empty("val", ep, position.val_batch)
         self._interlude.phase = "between"
 
     def _evaluate_batch(self, step: Step, bat: Any, bat_idx: int, global_step: int, progress: Progress) -> None:
@@ -427,12 +423,8 @@ class Trainer:
         """The value that decides the best, by which plateau schedulers are stepped; None if this epoch has none."""
         if not self._following.wants_value(ep):
             return None
-        problem = self._following.problem(self._records, ep)
-        if problem is not None:
-            self._position.end_epoch(ep)
-            self._saver.end_epoch(ep, None)  # so that the epoch is not lost
-            raise SetupError(problem)
-        with self._averaging.applied():
+        self._rescue.refuse(ep, self._following.problem(self._records, ep))
+        with self._rescue.ending(ep), self._averaging.applied():
             return self._following.value(self, self._records)
 
     def test(self, test_step: Step, on_test_end: Callable[[Any], Any] | None = None) -> None:
@@ -512,20 +504,7 @@ class Trainer:
 
         An optimizer whose gradients overflowed in fp16 skips its step, and then so does the scheduler given with it.
         """
-        if optimizer is None and lr_scheduler is None:
-            raise ConfigError("step got neither an optimizer nor a scheduler. Give at least one of them.")
-        if lr_scheduler is not None:
-            self._schedules.check_by_hand(lr_scheduler)
-        stepped = optimizer is None or self._stepper.step(optimizer)
-        if optimizer is not None and stepped:
-            self._schedules.after_one(optimizer)
-        if lr_scheduler is not None and stepped:
-            if self._backend.plateau_mode(lr_scheduler) is not None:
-                raise ConfigError(
-                    "step got a scheduler that follows a value. Leave it to auto_schedule=True, or step it yourself "
-                    "with the value."
-                )
-            self._backend.step_scheduler(lr_scheduler, None)
+        self._schedules.step_by_hand(optimizer, lr_scheduler, self._stepper.step)
 
     def load_checkpoint(
         self, checkpoint_dir: str | os.PathLike[str], *, weights_only: bool = False, ema: bool = False
@@ -541,32 +520,31 @@ class Trainer:
             ConfigError: ``ema`` without ``weights_only``.
             CheckpointError: it is missing, damaged, or doesn't fit the models and optimizers that were set.
         """
-        if ema and not weights_only:
-            raise ConfigError(
-                f"load_checkpoint got ema={ema!r} and weights_only={weights_only!r}: a run goes on with the weights "
-                "that it trains, and takes up its average by itself. Leave ema out, or set weights_only=True."
-            )
         self._saver.load(Path(checkpoint_dir), weights_only=weights_only, average=ema)
+
+    def update_bn(self, loader: Any, step: Callable[[Any, Any], Any] | None = None) -> None:
+        """Computes the statistics of BatchNorm anew, for the average of the weights if there is one.
+
+        Args:
+            loader: the data; each process goes through all of it.
+            step: ``step(trainer, bat)`` calls the models; without it the one model gets the batch, or its first item.
+
+        Raises:
+            SetupError: there is no model, several without ``step``, no batch, or it is called amid batches.
+        """
+        update_statistics(self, loader, step, self._run, self._interlude.phase)
 
     def save_checkpoint(self, label: str) -> None:
         """Saves the run as ``checkpoint/chk_{label}_step_N``, with N training steps, beside its other checkpoints.
 
-        From a hook of ``fit`` this is done where the run can next be saved, in training when the accumulation window
-        closes and else at the end of the epoch; in several processes in training where they next ask one another,
-        about half a second later. Outside ``fit`` it is done at once, in all processes together.
-
-        Args:
-            label: letters, digits, ``_``, ``-`` and ``.``, such as ``'before_decay'``.
+        From a hook of ``fit`` this is done where the run can next be saved, outside at once, in all processes together.
+        A label, such as ``'before_decay'``, has letters, digits, ``_``, ``-`` and ``.``.
 
         Raises:
-            ConfigError: it is no label.
-            SetupError: outside ``fit``: there are no models yet, or another run is under way in ``out_dir``.
-            CheckpointError: outside ``fit``: it could not be saved.
+            ConfigError, SetupError, CheckpointError: it is no label, or can't be saved at once.
         """
-        if not self._saver.request(label) or self._interlude.phase is not None:
-            return
-        meet(self._backend.gather, self.rank, "save_checkpoint")
-        self._saver.save_now()
+        if self._saver.request(label) and self._interlude.phase is None:
+            self._saver.save_now()
 
     def wait_for_checkpoint(self) -> None:
         """Waits until the checkpoint under way, which is written beside the training, is on the disk."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Tensors = Sequence[torch.Tensor]
 
@@ -36,3 +38,27 @@ def swap_parameters(average: Tensors, parameters: Tensors) -> None:
         kept = parameter.data.clone()
         parameter.data.copy_(mean)
         mean.copy_(kept)
+
+
+@contextmanager
+def statistics_anew(models: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Has each BatchNorm follow the plain mean over the batches; without a momentum it does so by itself."""
+    layers = {id(layer): layer for model in models for layer in model.modules() if isinstance(layer, _BatchNorm)}
+    kept = [
+        (layer, layer.momentum, {name: tensor.clone() for name, tensor in layer.named_buffers(recurse=False)})
+        for layer in layers.values()
+        if layer.track_running_stats and layer.running_mean is not None
+    ]
+    for layer, _, _ in kept:
+        layer.reset_running_stats()
+        layer.momentum = None
+    try:
+        yield
+    except BaseException:
+        for layer, _, buffers in kept:
+            for name, tensor in layer.named_buffers(recurse=False):
+                tensor.copy_(buffers[name])
+        raise
+    finally:
+        for layer, momentum, _ in kept:
+            layer.momentum = momentum

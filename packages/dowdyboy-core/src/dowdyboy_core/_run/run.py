@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from dowdyboy_core import log
 from dowdyboy_core._config import TrainerConfig
 from dowdyboy_core._disk.folders import make_folder
 from dowdyboy_core._disk.lock import RunLock
-from dowdyboy_core._errors import ConfigError
+from dowdyboy_core._errors import ConfigError, SetupError
 from dowdyboy_core.backend.points import Tracker
 from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.seam import Backend
@@ -76,6 +77,21 @@ class Run:
         """Says a line on the screen and in the text log; in the main process only."""
         if self.is_main:
             self.messages.write(text)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other runs out of ``out_dir``: nothing in it is changed by a fit before, or once that has ended.
+
+        Raises:
+            SetupError: another one is under way there; in all processes, of which the first one looks.
+        """
+        problem = self.backend.gather(self.lock.take() if self.is_main else "")[0]
+        if problem:
+            raise SetupError(problem)
+        try:
+            yield
+        finally:
+            self.lock.release()
 
     def warn(self, text: str) -> None:
         """Says what the user should know; in the main process only."""

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from dowdyboy_core._disk.files import Content
 from dowdyboy_core._disk.writer import Writer
-from dowdyboy_core._errors import CheckpointError, SetupError
+from dowdyboy_core._errors import CheckpointError, ConfigError, SetupError
 from dowdyboy_core.backend.signals import Stopped
+from dowdyboy_core.backend.together import meet
 from dowdyboy_core.rand import derive_seed
 
 from .checkpoints import CheckpointFolder, Snapshot, read_snapshot
 from .requests import Requests
 from .run import Run
-from .snapshots import apply_all, apply_weights, check_equal_weights, check_schedules, check_streams, take_snapshot
+from .snapshots import (
+    apply_all,
+    apply_weights,
+    check_equal_weights,
+    check_schedules,
+    check_streams,
+    read_together,
+    take_snapshot,
+)
 
 
 class Saver:
@@ -48,9 +55,15 @@ class Saver:
         """Takes up what a checkpoint holds, for the next ``begin`` to go on from.
 
         Raises:
+            ConfigError: ``average`` without ``weights_only``.
             CheckpointError: it is missing, damaged, or doesn't fit the models and optimizers that were set.
             SetupError: there are no models yet.
         """
+        if average and not weights_only:
+            raise ConfigError(
+                f"load_checkpoint got ema={average!r} and weights_only={weights_only!r}: a run goes on with the "
+                "weights that it trains, and takes up its average by itself. Leave ema out, or set weights_only=True."
+            )
         self._writer.wait()
         snapshot = read_snapshot(folder, weights_only=weights_only)
         self._put_in_place(folder, snapshot.averaged(folder) if average else snapshot, weights_only)
@@ -87,21 +100,6 @@ class Saver:
             f"The checkpoint was saved by {before} processes and this run has {self._backend.world_size}: it goes on, "
             "but not with the numbers that an uninterrupted run would have had."
         )
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keeps other runs out of ``out_dir``: nothing in it is changed by a fit before, or once that has ended.
-
-        Raises:
-            SetupError: another one is under way there; in all processes, of which the first one looks.
-        """
-        problem = self._backend.gather(self._run.lock.take() if self._run.is_main else "")[0]
-        if problem:
-            raise SetupError(problem)
-        try:
-            yield
-        finally:
-            self._run.lock.release()
 
     def begin(self) -> None:
         """Brings the run to its start, or to where a checkpoint left it."""
@@ -171,24 +169,7 @@ class Saver:
             self.load(Path(self._config.resume))
 
     def _read_together(self, folder: Path, snapshot: Snapshot | None) -> Snapshot:
-        """Reads what one process chose, in all of them or in none: a machine may not see the disk of another."""
-        problem = None
-        if snapshot is None:
-            try:
-                snapshot = read_snapshot(folder)
-            except CheckpointError as error:
-                problem = str(error)
-        # The index has the digest of every other file.
-        seen = self._backend.gather((problem, None if snapshot is None else snapshot.index))
-        for rank, (told, index) in enumerate(seen):
-            if told is not None or index != seen[0][1]:
-                raise CheckpointError(
-                    f"Process 0 goes on from {str(folder)!r}, and process {rank} can't: "
-                    f"{told or 'it finds another checkpoint there.'} Give an out_dir that all machines share, or copy "
-                    "that folder to the same path on each of them."
-                )
-        assert snapshot is not None
-        return snapshot
+        return read_together(self._backend, folder, snapshot)
 
     def continue_streams(self) -> None:
         """Puts the random streams where the resumed run had them, once its loader has been started."""
@@ -275,15 +256,15 @@ class Saver:
             SetupError: there are no models yet, or another run is under way in ``out_dir``.
             CheckpointError: the disk won't have it.
         """
+        meet(self._backend.gather, self._backend.rank, "save_checkpoint")
         kinds = self._requests.take()
         if not self._run.parts.models:
             raise SetupError("save_checkpoint needs the models to save. Call set_model or set_models first.")
-        with self.alone():
+        with self._run.alone():
             self._number = max(self._number, self.checkpoints.last_run())
             self._save(kinds, 0, self._snapshot())
             self._writer.wait()
-        lost = [name for kind in kinds if (name := self._unsaved.pop(kind, None)) is not None]
-        lost = self._backend.gather(lost)[0]
+        lost = self._backend.gather([self._unsaved.pop(kind) for kind in kinds if kind in self._unsaved])[0]
         if lost:
             raise CheckpointError(
                 f"{', '.join(lost)} in {str(self.checkpoints.path)!r} could not be saved; see the log. Older "
@@ -298,16 +279,31 @@ class Saver:
         """
         if signum is None:
             return
-        if self._config.enable_save_checkpoint:
-            self._save(["last_epoch", *self._requests.take()], ep, self._snapshot())
-            self._writer.wait()
-        saved = self._config.enable_save_checkpoint and "last_epoch" not in self._unsaved
+        saved = self.save_last(ep)
         self._run.tell(
             f"stopped by signal {signum} in epoch {ep}, "
             + ("saved; resume='auto' goes on from here" if saved else "and this point is NOT saved")
         )
         self._backend.barrier()  # the first process that is gone may take the others with it
         raise Stopped(signum)
+
+    def save_last(self, ep: int, **changed: int) -> bool:
+        """Saves the run as it is as the last checkpoint, whatever the settings but for ``enable_save_checkpoint``.
+
+        Args:
+            ep: the epoch under way.
+            changed: what its index says otherwise.
+
+        Returns:
+            Whether it is on the disk.
+        """
+        if not self._config.enable_save_checkpoint:
+            return False
+        snapshot = self._snapshot()
+        snapshot.index.update(changed)
+        self._save(["last_epoch", *self._requests.take()], ep, snapshot)
+        self._writer.wait()
+        return "last_epoch" not in self._unsaved
 
     def _snapshot(self) -> Snapshot:
         self._writer.wait()  # first, or two copies of the run would be in memory

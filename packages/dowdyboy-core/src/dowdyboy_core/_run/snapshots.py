@@ -16,7 +16,7 @@ from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import describe_differences
 
 from .assembly import Assembly
-from .checkpoints import Snapshot
+from .checkpoints import Snapshot, read_snapshot
 from .run import Run
 from .schedules import schedule_ways
 
@@ -71,6 +71,36 @@ def take_snapshot(run: Run, number: int) -> Snapshot:
 
 def _model_states(backend: Backend, parts: Assembly, stem: str) -> dict[str, Weights]:
     return {f"{stem}_{place}": backend.model_state(model) for place, model in enumerate(parts.raw_models())}
+
+
+def read_together(backend: Backend, folder: Path, snapshot: Snapshot | None) -> Snapshot:
+    """Reads what one process chose, in all of them or in none: a machine may not see the disk of another.
+
+    Args:
+        backend: by which they talk.
+        folder: the checkpoint.
+        snapshot: its content, where it is read already.
+
+    Raises:
+        CheckpointError: one of them can't read it, or reads another one.
+    """
+    problem = None
+    if snapshot is None:
+        try:
+            snapshot = read_snapshot(folder)
+        except CheckpointError as error:
+            problem = str(error)
+    # The index has the digest of every other file.
+    seen = backend.gather((problem, None if snapshot is None else snapshot.index))
+    for rank, (told, index) in enumerate(seen):
+        if told is not None or index != seen[0][1]:
+            raise CheckpointError(
+                f"Process 0 goes on from {str(folder)!r}, and process {rank} can't: "
+                f"{told or 'it finds another checkpoint there.'} Give an out_dir that all machines share, or copy "
+                "that folder to the same path on each of them."
+            )
+    assert snapshot is not None
+    return snapshot
 
 
 def check_equal_weights(backend: Backend, parts: Assembly) -> None:

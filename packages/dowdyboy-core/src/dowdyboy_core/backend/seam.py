@@ -164,6 +164,13 @@ class Backend(ABC):
         A graph that a hook is holding must not take notice: it is used only after they are exchanged back.
         """
 
+    def statistics_anew(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
+        """What models run in so that their running statistics are the plain mean over these batches, and no more.
+
+        Where an exception ends it, they are what they were.
+        """
+        return nullcontext()
+
     # ---- optimizers and schedulers
 
     def prepare_optimizer(self, optimizer: Any) -> Any:
