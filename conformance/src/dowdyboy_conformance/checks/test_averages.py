@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from dowdyboy_conformance._problem import CLASSES, FEATURES, HIDDEN, Run, build, layers
+from dowdyboy_conformance._problem import CLASSES, FEATURES, HIDDEN, Run, build, data, layers
 from dowdyboy_conformance._resuming import Place, assert_equal, go, outcome, read_index, start
 from dowdyboy_conformance._together import Together
 from dowdyboy_conformance.harnesses.harness import Harness
@@ -66,7 +66,7 @@ def train(run: Run, **hooks: Any) -> list[Values]:
         note(trainer)
         return run.train_step(trainer, bat, bat_idx, global_step)
 
-    run.trainer.fit(step, hooks.get("val_step"), hooks.get("on_epoch_end"))
+    run.trainer.fit(step, **hooks)
     note(run.trainer)
     return series[1:]
 
@@ -77,9 +77,13 @@ def test_the_average_moves_after_each_step(
     harness: Harness, tmp_path: Path, optimizer: str, window: int, decay: float
 ) -> None:
     run = build(harness, tmp_path, epoch=2, ema_decay=decay, optimizer=optimizer, accumulate_steps=window)
-    series = train(run)
+    seen: list[Values] = []
+    series = train(run, on_step_end=lambda trainer, global_step: seen.append(of_average(run)))
     assert len(series) == (6 if window == 1 else 4), "the last window of an epoch is shorter"
-    assert close(of_average(run), averaged(series, decay))
+    assert len(seen) == len(series)
+    for steps, mean in enumerate(seen, 1):
+        assert close(mean, averaged(series[:steps], decay)), "on_step_end comes after the average has moved"
+    assert equal(of_average(run), seen[-1])
     assert equal(run.parameters(), series[-1]), "what is trained is untouched"
 
 
@@ -334,3 +338,87 @@ def test_the_best_is_decided_by_the_average(harness: Harness, tmp_path: Path) ->
     best = read_index(tmp_path / "checkpoint" / "best_epoch_1")["best"]
     assert best == pytest.approx(value(model), rel=1e-6)
     assert best != pytest.approx(value(run.model), rel=1e-4)
+
+
+@pytest.mark.clause("O-14", "L-14", "B-11")
+@pytest.mark.parametrize("early", [False, True])
+def test_a_run_that_ends_early_ends_with_its_average(harness: Harness, tmp_path: Path, early: bool) -> None:
+    stop = {"early_stop": 1, "save_best": True, "early_stop_delta": 9.0} if early else {}
+    run = build(harness, tmp_path, epoch=5, ema_decay=DECAY, accumulate_steps=2, **stop)
+    seen: list[Values] = []
+
+    def val_step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> None:
+        seen.append(run.parameters())
+        run.val_step(trainer, bat, bat_idx, global_step)
+
+    def step_end(trainer: Any, global_step: int) -> None:
+        if not early and global_step == 4:
+            trainer.stop()
+
+    series = train(run, val_step=val_step, on_step_end=step_end)
+    assert len(series) == (4 if early else 3)
+    assert close(seen[-1], averaged(series))
+    assert equal(seen[-1], of_average(run))
+    assert equal(run.parameters(), series[-1])
+
+
+@pytest.mark.clause("C-26")
+def test_a_bad_average_replaces_no_good_one(harness: Harness, tmp_path: Path) -> None:
+    changed = {"ema_decay": DECAY, "enable_save_checkpoint": True, "nonfinite": "stop"}
+    run = build(harness, tmp_path, epoch=3, **changed)
+    [(_, parameter), *_] = harness.native_parameters(run.model)
+
+    def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        loss = run.train_step(trainer, bat, bat_idx, global_step)
+        if global_step == 4:
+            harness.overwrite(parameter, float("inf"))
+        return loss
+
+    with pytest.raises(SetupError, match="of ema_0 is not finite in epoch 2"):
+        run.trainer.fit(step, on_step_end=lambda trainer, global_step: harness.overwrite(parameter, 0.5))
+    last = tmp_path / "checkpoint" / "last_epoch_1"
+    assert all(np.isfinite(array).all() for array in load_file(last / "ema_0.safetensors").values())
+    assert sorted(path.name for path in last.parent.iterdir()) == ["epoch_1", "last_epoch_1"]
+
+
+@pytest.mark.clause("O-15")
+def test_the_statistics_of_an_average_can_be_computed(harness: Harness, tmp_path: Path) -> None:
+    run = build(harness, tmp_path, ema_decay=DECAY, batch_norm=True)
+    run.fit()
+    loader = harness.loader(harness.dataset(*data()), 5)
+    live, before = run.parameters(), harness.state(run.model)[harness.running_variance]
+    with pytest.raises(ZeroDivisionError):
+        run.trainer.update_bn(loader, lambda trainer, bat: trainer.get_models()[0](bat[0]) and 1 / 0)
+    assert np.array_equal(harness.state(run.model)[harness.running_variance], before), "nothing was changed"
+    run.trainer.update_bn(loader)
+    assert equal(trained(run.parameters()), trained(live))
+    state = harness.state(run.trainer.get_ema_models()[0])
+    weight = state["fc0.weight"].T if harness.linear_is_transposed else state["fc0.weight"]
+    values = data()[0] @ weight.T + state["fc0.bias"]
+    ddof = 0 if harness.running_variance_is_biased else 1
+    expected = np.mean([values[place : place + 5].var(axis=0, ddof=ddof) for place in (0, 5, 10)], axis=0)
+    found = harness.state(run.model)[harness.running_variance]
+    assert np.allclose(found, expected, rtol=1e-5)
+    run.trainer.update_bn(loader, lambda trainer, bat: trainer.get_models()[0](bat[0]))
+    assert np.array_equal(harness.state(run.model)[harness.running_variance], found), "it begins anew"
+    run.fit()
+    assert not np.allclose(harness.state(run.model)[harness.running_variance], found, rtol=1e-2), "it follows again"
+
+
+@pytest.mark.clause("O-15", "X-2")
+def test_where_statistics_can_not_be_computed(harness: Harness, tmp_path: Path) -> None:
+    run = build(harness, tmp_path, batch_norm=True)
+    trainer = run.trainer
+    with pytest.raises(SetupError, match="update_bn got data without a batch"):
+        trainer.update_bn([])
+    with pytest.raises(ConfigError, match="update_bn got 3, which yields no batches"):
+        trainer.update_bn(3)
+    with pytest.raises(ConfigError, match="step="):
+        trainer.update_bn([], 3)  # type: ignore[arg-type]
+    with pytest.raises(SetupError, match="update_bn was called from train_step"):
+        trainer.fit(lambda trainer, *given: trainer.update_bn([]))
+    trainer.set_models([run.model, harness.model(layers(FEATURES, CLASSES))])
+    with pytest.raises(SetupError, match="which of the 2 models"):
+        trainer.update_bn([1])
+    with pytest.raises(SetupError, match="update_bn needs a model"):
+        harness.make_trainer(trainer.config).update_bn([1])

@@ -155,3 +155,59 @@ def test_outside_of_fit_it_is_saved_at_once(
 def test_one_process_or_all_may_ask(together: Together, processes: int) -> None:
     for seen in together(processes, "asking"):
         assert seen == ["chk_all_step_1", "chk_end_step_2", "chk_one_step_2", "chk_out_step_4", "last_epoch_2"]
+
+
+class Fault(Exception):
+    """What a hook fails with."""
+
+
+@pytest.mark.clause("H-7", "C-7")
+@pytest.mark.parametrize("place", [Place("val", 2, 1), Place("end", 2), Place("best", 2)], ids=["val", "end", "best"])
+def test_what_was_trained_is_saved_where_a_later_hook_fails(harness: Harness, tmp_path: Path, place: Place) -> None:
+    def fit(run: Any, fails: bool) -> None:
+        def hook(name: str, inner: Any = None) -> Any:
+            def call(trainer: Any, *given: Any) -> Any:
+                found = inner(trainer, *given) if inner else 0.5
+                if fails and (name, trainer.epoch) == place[:2] and (name != "val" or given[1] == place.batch):
+                    raise Fault
+                return found
+
+            return call
+
+        run.val_step, fit_with = hook("val", run.val_step), run.trainer.fit
+        run.trainer.set_save_best_calc_func(hook("best"))
+        run.trainer.fit = lambda step, val, end: fit_with(step, val, hook("end", end))
+        go(run)
+
+    changed = {"ema_decay": 0.5, "batch_norm": True}
+    fit(start(harness, tmp_path / "plain", **changed), fails=False)
+    with pytest.raises(Fault):
+        fit(start(harness, tmp_path / "failed", **changed), fails=True)
+    index = read_index(tmp_path / "failed" / "checkpoint" / "last_epoch_2")
+    assert (index["epoch"], index["batch"], index["val_batch"]) == ((1, 3, 0) if place.phase == "val" else (2, 0, None))
+    assert ("epoch_2" in names(tmp_path / "failed")) == (place.phase != "val")
+    resumed = start(harness, tmp_path / "failed", resume="auto", **changed)
+    fit(resumed, fails=False)
+    assert len(resumed.losses) == 3, "the third epoch alone"
+    found, expected = outcome(tmp_path / "failed"), outcome(tmp_path / "plain")
+    if place.phase == "best":  # that epoch had no value, and its end was never told
+        found, expected = ({key: item[key] for key in item if "model" in key} for item in (found, expected))
+        found, expected = ({key: item[key] for key in item if key[:5] != "epoch"} for item in (found, expected))
+    assert_equal(found, expected)
+
+
+@pytest.mark.clause("H-7")
+def test_where_nothing_is_saved_a_failing_hook_saves_nothing(harness: Harness, tmp_path: Path) -> None:
+    def fail(*given: Any) -> None:
+        raise Fault
+
+    for name, saves in (("none", False), ("all", True)):
+        run = build(harness, tmp_path / name, enable_save_checkpoint=saves)
+        with pytest.raises(Fault):
+            run.trainer.fit(run.train_step, fail)
+        assert (tmp_path / name / "checkpoint").exists() == saves
+    run = build(harness, tmp_path / "stream", enable_save_checkpoint=True)
+    run.trainer.set_val_dataloader([])
+    with pytest.raises(SetupError, match="The val data has no batch"):
+        run.fit()
+    assert names(tmp_path / "stream") == ["last_epoch_1"]
