@@ -28,8 +28,8 @@ class Checkpoint:
 
     Attributes:
         index: what ``checkpoint.json`` says.
-        weights: the arrays of ``model_I`` and ``component_I``.
-        trees: ``optimizer_I``, ``lr_scheduler_I``, ``scaler``, ``rng`` and ``records``.
+        weights: the arrays of ``model_I``, ``ema_I`` and ``component_I``.
+        trees: ``optimizer_I``, ``lr_scheduler_I``, ``ema``, ``scaler``, ``rng`` and ``records``.
     """
 
     index: dict[str, Any]

@@ -177,7 +177,8 @@ def train_step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
 
 def run_into_an_epoch(name: str, out_dir: Path) -> Run:
     """A run that saved after the first batch of epoch 2 and has done nothing since."""
-    run = start(name, out_dir, save_steps=BATCHES + 1, save_best=True, save_best_rec="loss", name="page", seed=7)
+    fields = {"save_best": True, "save_best_rec": "loss", "ema_decay": 0.5, "name": "page", "seed": 7}
+    run = start(name, out_dir, save_steps=BATCHES + 1, **fields)
 
     class Enough(Exception):
         pass

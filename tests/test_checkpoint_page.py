@@ -107,12 +107,11 @@ def test_the_reader_knows_nothing_of_the_library() -> None:
 @both
 def test_weights_are_read(run: Run, name: str) -> None:
     found = read(run.folder).weights
-    modules = dict(enumerate(run.models()))
-    assert found.keys() == {"model_0", "model_1", "component_1"}
-    component = run.trainer.get_components()[1]
-    for stem, module in [(f"model_{number}", module) for number, module in modules.items()] + [
-        ("component_1", component)
-    ]:
+    modules = {f"model_{number}": module for number, module in enumerate(run.models())}
+    modules |= {f"ema_{number}": module for number, module in enumerate(run.trainer.get_ema_models())}
+    modules["component_1"] = run.trainer.get_components()[1]
+    assert found.keys() == modules.keys()
+    for stem, module in modules.items():
         lives = {key: run.numpy(tensor) for key, tensor in module.state_dict().items()}
         assert len(lives) >= 6
         assert_same(found[stem], lives, stem)
@@ -222,6 +221,21 @@ def test_states_of_the_users_own_are_read(run: Run, name: str) -> None:
     assert beside == ({"model_1_beside", "component_3_beside"} if name == "torch" else set())
     for path, stem in (("1.metric", "model_1_beside"), ("", "component_3_beside")) if beside else ():
         assert_same(trees[stem], [{path: {"total": np.ones(2, np.float32)}}])
+
+
+@both
+def test_what_is_averaged_is_read(run: Run, name: str) -> None:
+    found = read(run.folder)
+    ema = found.trees["ema"]
+    assert ema["decay"] == 0.5
+    assert 1 < ema["updates"] <= run.seen["global_step"], "with fp16 some steps may be skipped"
+    assert set(ema["parameters"]) == {path for path, item in named(run).items() if not item_is_frozen(item)}
+    assert all(f"{path.partition('/')[2]}" in found.weights[f"ema_{path[0]}"] for path in ema["parameters"])
+    assert not np.array_equal(found.weights["ema_0"]["0.weight"], found.weights["model_0"]["0.weight"])
+
+
+def item_is_frozen(item: Any) -> bool:
+    return bool(item.stop_gradient) if hasattr(item, "stop_gradient") else not item.requires_grad
 
 
 @both
@@ -390,6 +404,7 @@ def test_the_keys_of_every_tree_are_named(runs: dict[str, Run]) -> None:
         assert keys_of(optimizers) == set(listed(f"{name} optimizer"))
         assert keys_of(found["rng"]) == set(listed("rng"))
         assert keys_of(found["records"].values()) == set(listed("records"))
+        assert set(found["ema"]) == set(listed("ema"))
         assert set(found["scaler"]) == set(listed("scaler"))
     [sentence] = re.findall(r"<!-- keys: torch framework -->\n(.*?)\n\n", PAGE, re.S)
     assert keys_of(trees["torch"]["rng"][0]["framework"] for _ in "1") <= set(words(sentence))

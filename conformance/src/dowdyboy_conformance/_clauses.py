@@ -14,7 +14,7 @@ TOPICS = {
     "C": ("checkpoints", 30),
     "B": ("best and last", 14),
     "G": ("logs", 13),
-    "O": ("optimizing", 12),
+    "O": ("optimizing", 15),
     "U": ("utilities", 6),
     "X": ("errors", 4),
     "W": ("several processes", 27),

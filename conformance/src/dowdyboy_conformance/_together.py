@@ -44,6 +44,7 @@ SCENARIOS = {
         "scenarios.models": ["uses", "disguise", "thawing", "adversarial", "refusals", "drifting"],
         "scenarios.data": ["parts"],
         "scenarios.records": ["samples"],
+        "scenarios.averages": ["average", "asking"],
         "scenarios.frameworks": ["long_training"],
     }.items()
     for name in names

@@ -130,6 +130,17 @@ class PlainBackend(Backend):
     def set_wants_gradient(self, parameter: Parameter, wanted: bool) -> None:
         parameter.trained = wanted
 
+    def copy_parameters(self, parameters: Sequence[Parameter]) -> list[Parameter]:
+        return [Parameter(item.value) for item in parameters]
+
+    def average_parameters(self, average: Sequence[Parameter], parameters: Sequence[Parameter], decay: float) -> None:
+        for mean, item in zip(average, parameters, strict=True):
+            mean.value += (1 - decay) * (item.value - mean.value)
+
+    def swap_parameters(self, average: Sequence[Parameter], parameters: Sequence[Parameter]) -> None:
+        for mean, item in zip(average, parameters, strict=True):
+            mean.value, item.value = item.value, mean.value
+
     def is_optimizer(self, value: Any) -> bool:
         return isinstance(value, Optimizer)
 

@@ -47,6 +47,7 @@ METHODS = {
     "set_models": "model_list",
     "get_models": "",
     "get_raw_models": "",
+    "get_ema_models": "",
     "set_component": "component",
     "set_components": "component_list",
     "get_components": "",
@@ -67,7 +68,8 @@ METHODS = {
     "set_bar_state": "state_dict",
     "fit": "train_step, val_step=None, on_epoch_end=None, *, on_epoch_begin=None, on_step_end=None",
     "test": "test_step, on_test_end=None",
-    "load_checkpoint": "checkpoint_dir, *, weights_only=False",
+    "load_checkpoint": "checkpoint_dir, *, weights_only=False, ema=False",
+    "save_checkpoint": "label",
     "wait_for_checkpoint": "",
 }
 PROPERTIES = {"epoch", "global_step", "rank", "world_size", "precision", "best", "schedule_steps"}

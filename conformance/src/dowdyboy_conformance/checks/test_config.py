@@ -38,6 +38,8 @@ DEFAULTS = {
     "accumulate_steps": 1,
     "clip_grad_norm": None,
     "save_steps": None,
+    "max_keep_num": None,
+    "ema_decay": None,
     "resume": None,
     "schedule_by": "epoch",
     "early_stop": None,
@@ -54,6 +56,15 @@ BAD = [
     ("val_interval", -1, f"val_interval=-1 {AT_LEAST_ONE}."),
     ("accumulate_steps", 0, f"accumulate_steps=0 {AT_LEAST_ONE}."),
     ("save_steps", 0, f"save_steps=0 {AT_LEAST_ONE}, or None."),
+    ("max_keep_num", 0, f"max_keep_num=0 {AT_LEAST_ONE}, or None."),
+    *[
+        (
+            "ema_decay",
+            bad,
+            f"ema_decay={bad!r} is not acceptable. Give a float between 0 and 1, such as 0.999, or None.",
+        )
+        for bad in (0.0, 1.0, 1, True, "0.9", float("nan"))
+    ],
     ("seed", -1, "seed=-1 is not acceptable. Give an int of at least 0."),
     ("mixed_precision", "int3", "mixed_precision='int3' is not one of 'no', 'fp16', 'bf16'."),
     ("mixed_precision", None, "mixed_precision=None is not one of 'no', 'fp16', 'bf16'."),

@@ -24,7 +24,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _data, _distributed, _state
+from . import _averaging, _data, _distributed, _state
 from ._tracker import JsonLinesTracker
 from .framework import random
 from .framework.layers import Module
@@ -137,6 +137,18 @@ class NumpyBackend(Backend):
 
     def set_wants_gradient(self, parameter: Any, wanted: bool) -> None:
         parameter.trainable = wanted
+
+    def copy_parameters(self, parameters: Sequence[Any]) -> list[Any]:
+        return _averaging.copy_parameters(parameters)
+
+    def average_parameters(self, average: Sequence[Any], parameters: Sequence[Any], decay: float) -> None:
+        _averaging.average_parameters(average, parameters, decay)
+
+    def swap_parameters(self, average: Sequence[Any], parameters: Sequence[Any]) -> None:
+        _averaging.swap_parameters(average, parameters)
+
+    def statistics_anew(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
+        return _averaging.statistics_anew(models)
 
     # ---- optimizers and schedulers
 

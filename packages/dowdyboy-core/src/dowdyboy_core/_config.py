@@ -51,6 +51,9 @@ class TrainerConfig:
         accumulate_steps: average the gradients of this many batches before each optimizer step.
         clip_grad_norm: scale the gradients of each optimizer down to this total norm; ``None`` is off.
         save_steps: also refresh the last checkpoint every this many training steps; ``None`` is off.
+        max_keep_num: keep the newest so many of the ``epoch_N``; ``None`` keeps them all.
+        ema_decay: keep an exponential moving average of the trained parameters, which moves by ``1 - ema_decay`` of the
+            way after each optimizer step, and is what validation and tests use; ``None`` is off.
         resume: where ``fit`` goes on from: ``None`` starts fresh, ``'auto'`` takes the newest whole checkpoint
             in ``out_dir`` if there is one, anything else is the path of a checkpoint.
         schedule_by: when ``auto_schedule`` steps the schedulers: ``'epoch'``, once an epoch; ``'step'``, after each
@@ -89,6 +92,8 @@ class TrainerConfig:
     accumulate_steps: int = 1
     clip_grad_norm: float | None = None
     save_steps: int | None = None
+    max_keep_num: int | None = None
+    ema_decay: float | None = None
     resume: str | os.PathLike[str] | None = None
     schedule_by: str | Sequence[str] = "epoch"
     early_stop: int | None = None
@@ -179,6 +184,11 @@ def _choices(name: str, value: object, accepted: tuple[str, ...]) -> None:
             raise ConfigError(f"{name}={value!r} has {item!r} at place {place}, which is not one of {listed}.")
 
 
+def _share_or_none(name: str, value: object) -> None:
+    if value is not None and not (isinstance(value, float) and 0 < value < 1):
+        raise ConfigError(f"{name}={value!r} is not acceptable. Give a float between 0 and 1, such as 0.999, or None.")
+
+
 def _text(name: str, value: object) -> None:
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{name}={value!r} is not acceptable. Give a str of at least one character.")
@@ -232,6 +242,8 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "accumulate_steps": partial(_integer, least=1),
     "clip_grad_norm": _positive_or_none,
     "save_steps": partial(_integer, least=1, optional=True),
+    "max_keep_num": partial(_integer, least=1, optional=True),
+    "ema_decay": _share_or_none,
     "resume": _path_or_none,
     "schedule_by": partial(_choices, accepted=SCHEDULE_BY),
     "early_stop": partial(_integer, least=1, optional=True),

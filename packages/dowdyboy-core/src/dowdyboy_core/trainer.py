@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ._config import TrainerConfig
-from ._errors import ConfigError, SetupError
+from ._errors import SetupError
 from ._run.assembly import check_hook
 from ._run.ending import Ending
 from ._run.hooks import STEP_ARGUMENTS, Hooks
@@ -36,10 +36,12 @@ from ._run.interlude import Interlude
 from ._run.losses import check_not_empty
 from ._run.progress import Display, Progress
 from ._run.records import Records
+from ._run.rescue import Rescue
 from ._run.run import Run, set_up
 from ._run.samples import check_samples
 from ._run.saver import Saver
 from ._run.schedules import Schedules
+from ._run.statistics import update_statistics
 from ._run.stepping import windows
 from ._run.values import check_point, kept_numbers
 from .backend.seam import Backend
@@ -74,9 +76,11 @@ class Trainer:
         self._position = run.position
         self._records = run.records  # but for a test's, while one runs
         self._stepper = run.stepper
+        self._averaging = run.averaging
         self._metrics = run.metrics
         self._stopping = run.stopping
         self._saver = Saver(run)
+        self._rescue = Rescue(run, self._saver)
         self._following = run.following
         self._schedules = Schedules(config, backend, run.parts, run.warn)
         self._ending = Ending(run)
@@ -112,6 +116,7 @@ class Trainer:
 
     def set_models(self, model_list: Sequence[Any]) -> None:
         """Sets the models and moves them to the device."""
+        self._averaging.restart()
         self._parts.set_models(model_list)
 
     def get_models(self) -> list[Any]:
@@ -121,6 +126,10 @@ class Trainer:
     def get_raw_models(self) -> list[Any]:
         """The models as they were given, without a wrapper."""
         return self._parts.raw_models()
+
+    def get_ema_models(self) -> list[Any]:
+        """Copies of the models, as they were given, with the average of the weights that ``ema_decay`` keeps."""
+        return self._averaging.copies()
 
     def set_component(self, component: Any) -> None:
         """Sets the component: a module (or any object) without anything to train, such as a loss function."""
@@ -283,7 +292,7 @@ class Trainer:
         self._following.check()
         self._interlude.check_fit()
         meet(self._backend.gather, self.rank, "fit")
-        with self._stopping.listening(), in_step(self.world_size), self._saver.alone(), self._parts.naming_workers():
+        with self._stopping.listening(), in_step(self.world_size), self._run.alone(), self._parts.naming_workers():
             self._saver.begin()
             self._run.losses.begin()
             self._schedules.tell_lengths()
@@ -309,17 +318,20 @@ class Trainer:
             self._records.position = _BEFORE_TRAINING
             hooks.on_epoch_begin(self, ep)
         self._parts.follow_trained()
+        self._averaging.begin_epoch(resumed=not self._position.is_between_epochs())
         if self._position.val_batch is None:
             self._train(ep, hooks.train_step, hooks.on_step_end)
         if hooks.val_step is not None and ep % self.config.val_interval == 0:
-            self._validate(ep, hooks.val_step)
+            with self._averaging.applied():
+                self._validate(ep, hooks.val_step)
         self._schedules.step_epoch()
         self._records.gather()
         value = self._value(ep)
         self._saver.note_value(ep, value)
         self._ending.note(value)
         if hooks.on_epoch_end is not None:
-            hooks.on_epoch_end(self, ep)
+            with self._rescue.ending(ep, value):
+                hooks.on_epoch_end(self, ep)
         self._position.end_epoch(ep)
         self._saver.end_epoch(ep, value)
         self._records.clear()
@@ -328,8 +340,8 @@ class Trainer:
 
     def _train(self, ep: int, train_step: Step, on_step_end: Callable[[Any, int], Any] | None) -> None:
         """Runs the training batches of an epoch, from where the run stands in it."""
-        loader, position, backend = self._parts.loaders["train"], self._position, self._backend
-        window, losses = self.config.accumulate_steps, self._run.losses
+        loader, position, losses = self._parts.loaders["train"], self._position, self._run.losses
+        window, backend = self.config.accumulate_steps, self._backend
         self._parts.set_training(True)
         batches = loader.epoch(ep, position.batch)
         position.window_begins = True  # where a run goes on, too: no checkpoint has half a window
@@ -343,30 +355,34 @@ class Trainer:
                 with _SYNCHRONISED if closing else backend.unsynchronised(self._parts.models):
                     self._display.loss = self._train_batch(train_step, bat, closing)
                 losses.note(self._display.loss, closing)
+                self._averaging.after_batch()
                 position.batch += 1
                 position.train_step += 1
                 progress.advance()
                 if closing:
                     if on_step_end is not None:
                         on_step_end(self, position.train_step - 1)
+                    signum = self._stopping.after_batch("train")  # which also tells whether to save
                     self._saver.within_epoch(ep, closing)
-                    self._saver.stop_if_asked(ep, self._stopping.after_batch("train"))
+                    self._saver.stop_if_asked(ep, signum)
                     if self._stopping.ends:
                         loader.close()
                         break
         self._interlude.phase = "between"
         check_not_empty("train", ep, position.batch)
         losses.end_epoch(last=ep == self.config.epoch)
+        self._averaging.end_training(ep)
         backend.align_untrained(self._parts.models)
 
     def _train_batch(self, train_step: Step, bat: Any, closing: int) -> Any:
         """Runs one training batch, and steps if it closes an accumulation window of ``closing`` batches."""
-        auto, stepper, position = self.config.auto_optimize, self._stepper, self._position
+        auto, stepper, position, backend = self.config.auto_optimize, self._stepper, self._position, self._backend
         if auto and position.window_begins:
-            self._zero_all()
+            for optimizer in self._parts.optimizers:
+                backend.zero_grad(optimizer)
         position.window_begins = bool(closing)
-        with self._backend.forward_context(True):
-            loss = train_step(self, self._backend.to_device(bat), position.batch, position.train_step)
+        with backend.forward_context(True):
+            loss = train_step(self, backend.to_device(bat), position.batch, position.train_step)
         if auto:
             if closing:
                 self._stopping.ask("train")
@@ -378,10 +394,6 @@ class Trainer:
         stepper.scaler.update()
         return loss
 
-    def _zero_all(self) -> None:
-        for optimizer in self._parts.optimizers:
-            self._backend.zero_grad(optimizer)
-
     def _validate(self, ep: int, val_step: Step) -> None:
         """Runs the validation batches; back to training mode is the next epoch's business."""
         loader, position = self._parts.loaders["val"], self._position
@@ -391,15 +403,15 @@ class Trainer:
         self._saver.continue_streams()
         self._stopping.begin("val")
         self._interlude.phase = "val"
-        with self._show("val", ep, loader.count(), done) as progress:
+        with self._show("val", ep, loader.count(), done) as progress, self._rescue.validation(ep):
             for bat_idx, bat in enumerate(batches, done):
                 self._evaluate_batch(val_step, bat, bat_idx, position.val_step, progress)
                 position.val_step += 1
                 position.val_batch += 1
                 self._saver.stop_if_asked(ep, self._stopping.after_batch("val"))
             self._saver.stop_if_asked(ep, self._stopping.after_all("val"))
-        if self.world_size == 1:  # of several one may have none
-            check_not_empty("val", ep, position.val_batch)
+            if self.world_size == 1:  # of several one may have none
+                check_not_empty("val", ep, position.val_batch)
         self._interlude.phase = "between"
 
     def _evaluate_batch(self, step: Step, bat: Any, bat_idx: int, global_step: int, progress: Progress) -> None:
@@ -412,12 +424,9 @@ class Trainer:
         """The value that decides the best, by which plateau schedulers are stepped; None if this epoch has none."""
         if not self._following.wants_value(ep):
             return None
-        problem = self._following.problem(self._records, ep)
-        if problem is not None:
-            self._position.end_epoch(ep)
-            self._saver.end_epoch(ep, None)  # so that the epoch is not lost
-            raise SetupError(problem)
-        return self._following.value(self, self._records)
+        self._rescue.refuse(ep, self._following.problem(self._records, ep))
+        with self._rescue.ending(ep), self._averaging.applied():
+            return self._following.value(self, self._records)
 
     def test(self, test_step: Step, on_test_end: Callable[[Any], Any] | None = None) -> None:
         """Runs over the test data in evaluation mode without gradients, with records of its own.
@@ -453,7 +462,7 @@ class Trainer:
         place = position.epoch, position.train_step, position.val_step
         self._records = Records(self._backend)
         try:
-            with self._interlude.undisturbed(place), self._display.apart():
+            with self._interlude.undisturbed(place), self._averaging.applied(), self._display.apart():
                 self._parts.set_training(False)
                 with self._show("test", 0, loader.count()) as progress:
                     for bat_idx, bat in enumerate(loader.epoch(0)):
@@ -496,32 +505,47 @@ class Trainer:
 
         An optimizer whose gradients overflowed in fp16 skips its step, and then so does the scheduler given with it.
         """
-        if optimizer is None and lr_scheduler is None:
-            raise ConfigError("step got neither an optimizer nor a scheduler. Give at least one of them.")
-        if lr_scheduler is not None:
-            self._schedules.check_by_hand(lr_scheduler)
-        stepped = optimizer is None or self._stepper.step(optimizer)
-        if optimizer is not None and stepped:
-            self._schedules.after_one(optimizer)
-        if lr_scheduler is not None and stepped:
-            if self._backend.plateau_mode(lr_scheduler) is not None:
-                raise ConfigError(
-                    "step got a scheduler that follows a value. Leave it to auto_schedule=True, or step it yourself "
-                    "with the value."
-                )
-            self._backend.step_scheduler(lr_scheduler, None)
+        self._schedules.step_by_hand(optimizer, lr_scheduler, self._stepper.step)
 
-    def load_checkpoint(self, checkpoint_dir: str | os.PathLike[str], *, weights_only: bool = False) -> None:
+    def load_checkpoint(
+        self, checkpoint_dir: str | os.PathLike[str], *, weights_only: bool = False, ema: bool = False
+    ) -> None:
         """Takes up what a checkpoint holds; the next ``fit`` goes on where the saved one stopped.
 
         Args:
             checkpoint_dir: the folder of one checkpoint.
             weights_only: take the weights of the models and components alone, and start a run of its own from them.
+            ema: take the average of the weights that ``ema_decay`` keeps in their place; with ``weights_only``.
 
         Raises:
+            ConfigError: ``ema`` without ``weights_only``.
             CheckpointError: it is missing, damaged, or doesn't fit the models and optimizers that were set.
         """
-        self._saver.load(Path(checkpoint_dir), weights_only=weights_only)
+        self._saver.load(Path(checkpoint_dir), weights_only=weights_only, average=ema)
+
+    def update_bn(self, loader: Any, step: Callable[[Any, Any], Any] | None = None) -> None:
+        """Computes the statistics of BatchNorm anew, for the average of the weights if there is one.
+
+        Args:
+            loader: the data; each process goes through all of it.
+            step: ``step(trainer, bat)`` calls the models; without it the one model gets the batch, or its first item.
+
+        Raises:
+            SetupError: there is no model, several without ``step``, no batch, or it is called amid batches.
+        """
+        update_statistics(self, loader, step, self._run, self._interlude.phase)
+
+    def save_checkpoint(self, label: str) -> None:
+        """Saves the run as ``checkpoint/chk_{label}_step_N``, with N training steps, beside its other checkpoints.
+
+        From a hook of ``fit`` this is done where the run can next be saved, outside at once, in all processes together.
+        A label, such as ``'before_decay'``, has letters, digits, ``_``, ``-`` and ``.``.
+
+        Raises:
+            ConfigError, SetupError, CheckpointError: it is no label, or can't be saved at once.
+        """
+        if self._saver.request(label) and self._interlude.phase is None:
+            self._saver.save_now()
 
     def wait_for_checkpoint(self) -> None:
         """Waits until the checkpoint under way, which is written beside the training, is on the disk."""

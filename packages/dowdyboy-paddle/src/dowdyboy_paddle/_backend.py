@@ -30,7 +30,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _data, _distributed, _own, _own_state, _schedules, _state
+from . import _averaging, _data, _distributed, _gradients, _own, _own_state, _schedules, _state
 from ._amp import ForwardContexts, available_precision
 from ._devices import choose_device
 from ._sync_bn import synchronise_batch_norm
@@ -193,6 +193,18 @@ class PaddleBackend(Backend):
     def set_wants_gradient(self, parameter: Any, wanted: bool) -> None:
         parameter.stop_gradient = not wanted
 
+    def copy_parameters(self, parameters: Sequence[Any]) -> list[Any]:
+        return _averaging.copy_parameters(parameters)
+
+    def average_parameters(self, average: Sequence[Any], parameters: Sequence[Any], decay: float) -> None:
+        _averaging.average_parameters(average, parameters, decay)
+
+    def swap_parameters(self, average: Sequence[Any], parameters: Sequence[Any]) -> None:
+        _averaging.swap_parameters(average, parameters)
+
+    def statistics_anew(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
+        return _averaging.statistics_anew(models)
+
     # ---- optimizers and schedulers
 
     def is_optimizer(self, value: Any) -> bool:
@@ -220,19 +232,11 @@ class PaddleBackend(Backend):
             _distributed.backward(loss if factor == 1.0 else loss * factor, self._models)
         _distributed.check_used(exchanging)
 
-    @paddle.no_grad()
     def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:
-        gradients = self._gradients(optimizer)
-        for gradient in gradients:
-            gradient.scale_(factor)
-        if not check or not gradients:
-            return True
-        finite = [paddle.isfinite(gradient).all() for gradient in gradients]
-        return bool(paddle.stack(finite).all().item())
+        return _gradients.scale(self.optimizer_parameters(optimizer), factor, check=check)
 
     def has_sparse_gradients(self, optimizer: Any) -> bool:
-        gradients = [item.grad_ for item in self.optimizer_parameters(optimizer)]
-        return any(item is not None and item.is_selected_rows() for item in gradients)
+        return _gradients.has_sparse(self.optimizer_parameters(optimizer))
 
     def clip_gradients(self, optimizer: Any, max_norm: float) -> None:
         paddle.nn.utils.clip_grad_norm_(self.optimizer_parameters(optimizer), max_norm)
@@ -334,12 +338,3 @@ class PaddleBackend(Backend):
         gc.collect()
         if self._device != "cpu":
             paddle.device.cuda.empty_cache()
-
-    def _gradients(self, optimizer: Any) -> list[Any]:
-        found = [item.grad_ for item in self.optimizer_parameters(optimizer)]
-        # Of a sparse one the rows that it has: operations in place on the gradient itself end the process.
-        return [
-            item._get_tensor_from_selected_rows() if item.is_selected_rows() else item
-            for item in found
-            if item is not None
-        ]

@@ -28,7 +28,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _data, _distributed, _own, _own_state, _schedules, _state
+from . import _averaging, _data, _distributed, _gradients, _own, _own_state, _schedules, _state
 from ._amp import ForwardContexts, available_precision
 from ._devices import choose_device
 from ._sync_bn import synchronise_batch_norm
@@ -38,12 +38,6 @@ from ._tracker import TensorBoardTracker
 @cache
 def _name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _values(gradient: torch.Tensor) -> torch.Tensor:
-    """The elements that a sparse gradient has, those of one place added up; a zero for one that has none."""
-    values = gradient.coalesce().values()
-    return values if values.numel() else values.new_zeros(1)
 
 
 class TorchBackend(Backend):
@@ -187,6 +181,18 @@ class TorchBackend(Backend):
     def set_wants_gradient(self, parameter: Any, wanted: bool) -> None:
         parameter.requires_grad_(wanted)
 
+    def copy_parameters(self, parameters: Sequence[Any]) -> list[Any]:
+        return _averaging.copy_parameters(parameters)
+
+    def average_parameters(self, average: Sequence[Any], parameters: Sequence[Any], decay: float) -> None:
+        _averaging.average_parameters(average, parameters, decay)
+
+    def swap_parameters(self, average: Sequence[Any], parameters: Sequence[Any]) -> None:
+        _averaging.swap_parameters(average, parameters)
+
+    def statistics_anew(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
+        return _averaging.statistics_anew(models)
+
     # ---- optimizers and schedulers
 
     def is_optimizer(self, value: Any) -> bool:
@@ -214,16 +220,10 @@ class TorchBackend(Backend):
             (loss if factor == 1.0 else loss * factor).backward()
 
     def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:
-        gradients = self._gradients(optimizer)
-        for gradient in gradients:
-            gradient.mul_(factor)
-        if not check or not gradients:
-            return True
-        dense = [_values(gradient) if gradient.is_sparse else gradient for gradient in gradients]
-        return bool(torch.nn.utils.get_total_norm(dense, norm_type=float("inf")).isfinite())
+        return _gradients.scale(self.optimizer_parameters(optimizer), factor, check=check)
 
     def has_sparse_gradients(self, optimizer: Any) -> bool:
-        return any(gradient.is_sparse for gradient in self._gradients(optimizer))
+        return _gradients.has_sparse(self.optimizer_parameters(optimizer))
 
     def clip_gradients(self, optimizer: Any, max_norm: float) -> None:
         torch.nn.utils.clip_grad_norm_(self.optimizer_parameters(optimizer), max_norm)
@@ -320,6 +320,3 @@ class TorchBackend(Backend):
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def _gradients(self, optimizer: Any) -> list[torch.Tensor]:
-        return [item.grad for item in self.optimizer_parameters(optimizer) if item.grad is not None]

@@ -124,6 +124,7 @@ class BatchNorm(Module):
 
     Attributes:
         total: gives the sum of an array over all processes; that of this process alone, unless someone sets another.
+        batches: how many batches the running statistics are the mean of; None where they follow by ``MOMENTUM``.
     """
 
     MOMENTUM, EPSILON = 0.1, 1e-5
@@ -135,6 +136,7 @@ class BatchNorm(Module):
         self.running_mean = Tensor(np.zeros(features, np.float32))
         self.running_var = Tensor(np.ones(features, np.float32))
         self.total: Callable[[Array], Array] = lambda array: array
+        self.batches: int | None = None
 
     def forward(self, *inputs: Any) -> Tensor:
         """For x of shape (samples, features)."""
@@ -168,8 +170,12 @@ class BatchNorm(Module):
         )
 
     def _follow(self, mean: Array, unbiased_variance: Array) -> None:
+        share = self.MOMENTUM
+        if self.batches is not None:
+            self.batches += 1
+            share = 1 / self.batches
         for running, value in ((self.running_mean, mean), (self.running_var, unbiased_variance)):
-            running.data = ((1 - self.MOMENTUM) * running.data + self.MOMENTUM * value).astype(running.dtype)
+            running.data = ((1 - share) * running.data + share * value).astype(running.dtype)
 
 
 class CrossEntropyLoss(Module):

@@ -9,10 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dowdyboy_core._disk.files import Content, FolderReader, Weights, is_whole, prepare, read_index, write_folder
+from dowdyboy_core._disk.files import (
+    Content,
+    FolderReader,
+    Weights,
+    is_whole,
+    numbered,
+    prepare,
+    read_index,
+    write_folder,
+)
 from dowdyboy_core._disk.folders import remove_folder, tidy, where_it_lies
-from dowdyboy_core._errors import CheckpointError
+from dowdyboy_core._errors import CheckpointError, ConfigError
 
+_LABEL = r"[^\W_][\w.-]*"
+_LABELLED = re.compile(rf"chk_{_LABEL}_step_(?:0|[1-9][0-9]*)")
 _KINDS = ("epoch", "last_epoch", "best_epoch")
 _NAME = re.compile(rf"({'|'.join(_KINDS)})_([1-9][0-9]*)")
 
@@ -23,8 +34,8 @@ class Snapshot:
 
     Attributes:
         index: what ``checkpoint.json`` says: epoch, batch, steps, best, versions, …
-        weights: arrays by name (``model_0``, ``component_0``), as plain safetensors files.
-        trees: everything else by name (``optimizer_0``, ``lr_scheduler_0``, ``scaler``, ``rng``, ``records``).
+        weights: arrays by name (``model_0``, ``ema_0``, ``component_0``), as plain safetensors files.
+        trees: everything else by name (``optimizer_0``, ``lr_scheduler_0``, ``ema``, ``scaler``, ``rng``, ``records``).
     """
 
     index: dict[str, Any]
@@ -39,12 +50,28 @@ class Snapshot:
         """
         return prepare(self.index, self.weights, self.trees)
 
+    def averaged(self, folder: Path) -> Snapshot:
+        """The same with the average of the weights in the place of the weights.
+
+        Raises:
+            CheckpointError: it holds none.
+        """
+        averages = numbered(self.weights, "ema")
+        if not averages:
+            raise CheckpointError(
+                f"{str(folder)!r} holds no average of the weights. Use a checkpoint that was saved with ema_decay, or "
+                "load the weights themselves."
+            )
+        others = {name: arrays for name, arrays in self.weights.items() if not name.startswith(("model_", "ema_"))}
+        models = {f"model_{number}": arrays for number, arrays in enumerate(averages)}
+        return Snapshot(self.index, others | models, self.trees)
+
 
 _COUNTS = ("run", "world_size", "metrics_bytes", "epoch", "batch", "train_step", "val_step")
 _SETTINGS = ("accumulate_steps", "batches", "batch_size", "val_batches", "val_batch_size")  # since version 2
 _TEXTS: tuple[str, ...] = ("dowdyboy", "backend", "backend_version", "python", "name", "precision", "best_type")
 _FILE = re.compile(
-    r"((model|component)_[0-9]+(_beside)?|(optimizer|lr_scheduler)_[0-9]+|scaler|rng|records|frozen)"
+    r"((model|component)_[0-9]+(_beside)?|(ema|optimizer|lr_scheduler)_[0-9]+|ema|scaler|rng|records|frozen)"
     r"\.(json|safetensors)"
 )
 _MAX_COUNT = 2**53  # more than any run comes to
@@ -100,14 +127,39 @@ def read_snapshot(folder: Path, *, weights_only: bool = False) -> Snapshot:
     for name, kind in () if weights_only else _TREES.items():
         if not isinstance(found.get(name), kind):
             raise CheckpointError(f"{str(folder)!r} has no {name}.json of the right kind. Use another checkpoint.")
+    if not isinstance(found.get("ema", {}), dict):
+        raise CheckpointError(f"{str(folder)!r} has no ema.json of the right kind. Use another checkpoint.")
     return Snapshot(reader.index, weights, found)
 
 
-class CheckpointFolder:
-    """``out_dir/checkpoint``: at most one ``last_epoch_N``, at most one ``best_epoch_N``, any number of ``epoch_N``."""
+def check_label(label: Any) -> str:
+    """The label, if it is one: without the word "step" none makes a name that reads like a numbered checkpoint.
 
-    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(label, str) or not re.fullmatch(_LABEL, label) or "step" in label.split("_"):
+        raise ConfigError(
+            f"label={label!r:.80} is no label. Give letters, digits, '_', '-' and '.', with a letter or digit first "
+            "and without the word 'step', such as 'best' or 'best_cw'."
+        )
+    return label
+
+
+class CheckpointFolder:
+    """``out_dir/checkpoint``: at most one ``last_epoch_N``, at most one ``best_epoch_N``, and a number of ``epoch_N``.
+
+    Besides these, which a run goes on from by itself, ``chk_{label}_step_N``, which nobody but the user removes.
+
+    Args:
+        path: the folder.
+        warn: says what the user should know.
+        keep: how many ``epoch_N`` are kept; None for all.
+    """
+
+    def __init__(self, path: Path, warn: Callable[[str], None], keep: int | None = None) -> None:
         self.path = path
+        self._keep = keep
         self._warn = warn
         self._told: set[str] = set()
 
@@ -117,7 +169,7 @@ class CheckpointFolder:
         Where the disk won't have it, that is reported.
         """
         try:
-            tidy(self.path, lambda name: _NAME.fullmatch(name) is not None, is_whole)
+            tidy(self.path, lambda name: bool(_NAME.fullmatch(name) or _LABELLED.fullmatch(name)), is_whole)
             for kind in ("last_epoch", "best_epoch"):
                 if len(self._folders(kind)) > 1:
                     self._keep_newest(kind)
@@ -144,23 +196,34 @@ class CheckpointFolder:
             self._told.add(text)
             self._warn(text)
 
-    def save(self, kind: str, epoch: int, content: Content) -> bool:
-        """Writes ``{kind}_{epoch}``; of ``last_epoch`` and ``best_epoch`` the older one goes afterwards.
+    def save(self, kind: str, number: int, content: Content) -> bool:
+        """Writes ``{kind}_{number}``; of ``last_epoch``, ``best_epoch`` and ``epoch`` older ones go afterwards.
 
         A disk that won't have it is reported, and the older checkpoints stay.
 
         Returns:
             Whether it is there.
         """
-        folder = self.path / f"{kind}_{epoch}"
+        folder = self.path / f"{kind}_{number}"
         try:
             write_folder(folder, content)
         except OSError as error:
             self._warn(f"Checkpoint {str(folder)!r} could not be saved: {error}. Training goes on without it.")
             return False
-        for other in () if kind == "epoch" else self._folders(kind) - {folder}:
-            self._remove(other)
+        if kind == "epoch":
+            self.clear_epochs()
+        elif kind in _KINDS:
+            for other in self._folders(kind) - {folder}:
+                self._remove(other)
         return True
+
+    def clear_epochs(self) -> None:
+        """Removes the oldest of the ``epoch_N`` that are more than are to be kept, not counting damaged ones."""
+        if self._keep is None:
+            return
+        by_age = [path for _, _, path in sorted(self._ages("epoch"), reverse=True)]
+        for path in [path for path in by_age if _has_all(path)][self._keep :]:
+            self._remove(path)
 
     def _remove(self, path: Path) -> None:
         if path.is_symlink():  # somebody has put it there on purpose
@@ -234,3 +297,12 @@ Age = tuple[int, int, int, int]
 def _age_of(index: Mapping[str, Any]) -> Age:
     in_validation = -1 if index["val_batch"] is None else int(index["val_batch"])
     return int(index["run"]), int(index["epoch"]), int(index["batch"]), in_validation
+
+
+def _has_all(path: Path) -> bool:
+    """Whether a checkpoint has its files in their sizes; to read them would take as long as to write them."""
+    try:
+        FolderReader(path).measure()
+    except CheckpointError:
+        return False
+    return True

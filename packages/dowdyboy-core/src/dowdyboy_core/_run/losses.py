@@ -177,7 +177,8 @@ class Losses:
             return
         for name, arrays in weights.items():
             for path, array in arrays.items():
-                if f"{name.replace('_', ' ')}, {path}" in trained and not _finite(array):
+                place = f"{name.replace('ema_', 'model_').replace('_', ' ')}, {path}"  # an average is of trained ones
+                if place in trained and not _finite(array):
                     raise SetupError(
                         f"The weight {path!r} of {name} is not finite in epoch {self._position.running}. "
                         "nonfinite='stop' ends the run here, and does not save it. Go on from the last checkpoint with "

@@ -191,6 +191,17 @@ class Records:
         if not self._alone:
             self.load_state(self.state())
 
+    def lengths(self) -> dict[str, int]:
+        """How many values each name has, besides those that are stacked; for ``cut_back``, in one process."""
+        return {name: len(column.values) for name, column in self._columns.items()}
+
+    def cut_back(self, lengths: Mapping[str, int]) -> None:
+        """Forgets what was added since the names had so many values."""
+        self._columns = {name: self._columns[name] for name in lengths if name in self._columns}
+        for name, column in self._columns.items():
+            del column.values[lengths[name] :]
+        self._stacked = None
+
     def clear(self) -> None:
         """Forgets everything."""
         self._columns = {}

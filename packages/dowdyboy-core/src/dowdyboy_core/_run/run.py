@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,13 @@ from dowdyboy_core import log
 from dowdyboy_core._config import TrainerConfig
 from dowdyboy_core._disk.folders import make_folder
 from dowdyboy_core._disk.lock import RunLock
-from dowdyboy_core._errors import ConfigError
+from dowdyboy_core._errors import ConfigError, SetupError
 from dowdyboy_core.backend.points import Tracker
 from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.seam import Backend
 
 from .assembly import Assembly
+from .averaging import Averaging
 from .following import Following
 from .losses import Losses
 from .metrics import MetricLog
@@ -45,6 +47,7 @@ class Run:
         records: those of training and validation.
         stepper: backward and step.
         following: what decides the best.
+        averaging: the average of the weights.
         position: how far the run has come.
         metrics: the curves.
         stopping: whether a signal asks to stop.
@@ -62,6 +65,7 @@ class Run:
     records: Records
     stepper: Stepper
     following: Following
+    averaging: Averaging
     position: Position
     metrics: MetricLog
     stopping: Stopping
@@ -76,6 +80,21 @@ class Run:
         """Says a line on the screen and in the text log; in the main process only."""
         if self.is_main:
             self.messages.write(text)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other runs out of ``out_dir``: nothing in it is changed by a fit before, or once that has ended.
+
+        Raises:
+            SetupError: another one is under way there; in all processes, of which the first one looks.
+        """
+        problem = self.backend.gather(self.lock.take() if self.is_main else "")[0]
+        if problem:
+            raise SetupError(problem)
+        try:
+            yield
+        finally:
+            self.lock.release()
 
     def warn(self, text: str) -> None:
         """Says what the user should know; in the main process only."""
@@ -119,6 +138,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         records=Records(backend),
         stepper=stepper,
         following=Following(config, backend, parts),
+        averaging=Averaging(config.ema_decay, backend, parts, stepper, warn if backend.rank == 0 else _say_nothing),
         position=position,
         metrics=MetricLog(
             out_dir / "metrics.jsonl",
@@ -132,6 +152,10 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         stopping=Stopping(backend.largest, backend.rank, backend.world_size),
         losses=Losses(config.nonfinite, backend, stepper.scaler, position, warn),
     )
+
+
+def _say_nothing(text: str) -> None:
+    """What a process does with what the first one says."""
 
 
 def _enable_precision(asked: str, backend: Backend, warn: Callable[[str], None]) -> str:

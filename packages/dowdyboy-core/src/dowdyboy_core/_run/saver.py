@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dowdyboy_core._disk.files import Content
 from dowdyboy_core._disk.writer import Writer
-from dowdyboy_core._errors import CheckpointError, SetupError
+from dowdyboy_core._errors import CheckpointError, ConfigError, SetupError
 from dowdyboy_core.backend.signals import Stopped
+from dowdyboy_core.backend.together import meet
 from dowdyboy_core.rand import derive_seed
 
 from .checkpoints import CheckpointFolder, Snapshot, read_snapshot
+from .requests import Requests
 from .run import Run
-from .settings import follows_another, position_means_another
+from .settings import adapt_to_world_size, follows_another, position_means_another
 from .snapshots import (
     apply_all,
     apply_weights,
@@ -24,6 +25,7 @@ from .snapshots import (
     check_resumable,
     check_schedules,
     check_streams,
+    read_together,
     take_snapshot,
 )
 
@@ -43,71 +45,52 @@ class Saver:
         self._config = run.config
         self._backend = run.backend
         self._position = run.position
-        self.checkpoints = CheckpointFolder(run.out_dir / "checkpoint", run.warn)
+        self.checkpoints = CheckpointFolder(run.out_dir / "checkpoint", run.warn, run.config.max_keep_num)
         self._resumed: Snapshot | None = None
         self._curves_end: int | None = None  # length of metrics.jsonl at the resumed checkpoint, if that is our own
         self._number = 1  # of this run among those that were in out_dir
         self._unsaved: dict[str, str] = {}
+        self._requests = Requests(run)
         self._writer = Writer()
 
     # ---- taking up
 
-    def load(self, folder: Path, *, weights_only: bool = False) -> None:
+    def load(self, folder: Path, *, weights_only: bool = False, average: bool = False) -> None:
         """Takes up what a checkpoint holds, for the next ``begin`` to go on from.
 
         Raises:
+            ConfigError: ``average`` without ``weights_only``.
             CheckpointError: it is missing, damaged, or doesn't fit the models and optimizers that were set.
             SetupError: there are no models yet.
         """
+        if average and not weights_only:
+            raise ConfigError(
+                f"load_checkpoint got ema={average!r} and weights_only={weights_only!r}: a run goes on with the "
+                "weights that it trains, and takes up its average by itself. Leave ema out, or set weights_only=True."
+            )
         self._writer.wait()
-        self._put_in_place(folder, read_snapshot(folder, weights_only=weights_only), weights_only)
+        snapshot = read_snapshot(folder, weights_only=weights_only)
+        self._put_in_place(folder, snapshot.averaged(folder) if average else snapshot, weights_only)
 
     def _put_in_place(self, folder: Path, snapshot: Snapshot, weights_only: bool) -> None:
         if not self._run.parts.models:
             raise SetupError("load_checkpoint needs the models to load into. Call set_model or set_models first.")
         if weights_only:
             apply_weights(self._backend, self._run.parts, snapshot, folder)
+            self._run.averaging.restart()
             self._run.tell(f"took the weights of {str(folder)!r}")
             return
         check_streams(self._backend, self._run.streams, snapshot, folder)
         check_schedules(self._run, snapshot, folder)
         apply_all(self._run, snapshot, folder)
         self._position.load_state(snapshot.index)
-        self._adapt_to_world_size(snapshot)
+        adapt_to_world_size(self._run, int(snapshot.index["world_size"]))
         # What is still needed: the streams when the loader has been started, and not the weights' memory until then.
         self._resumed = Snapshot(snapshot.index, trees={"rng": snapshot.trees["rng"]})
         own = folder.resolve().parent == self.checkpoints.path.resolve()
         self._curves_end = int(snapshot.index["metrics_bytes"]) if own else None
         epochs, steps = self._position.epoch, self._position.train_step
         self._run.tell(f"resumed from {str(folder)!r}: {epochs} epochs, {steps} steps")
-
-    def _adapt_to_world_size(self, snapshot: Snapshot) -> None:
-        before = int(snapshot.index["world_size"])
-        if before == self._backend.world_size:
-            return
-        # Within an epoch the batches that all processes had done are skipped, as nearly as the new number allows.
-        self._position.batch = self._position.batch * before // self._backend.world_size
-        if self._position.val_batch is not None:
-            self._position.val_batch = self._position.val_batch * before // self._backend.world_size
-        self._run.warn(
-            f"The checkpoint was saved by {before} processes and this run has {self._backend.world_size}: it goes on, "
-            "but not with the numbers that an uninterrupted run would have had."
-        )
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keeps other runs out of ``out_dir``: nothing in it is changed by a fit before, or once that has ended.
-
-        Raises:
-            SetupError: another one is under way there; in all processes, of which the first one looks.
-        """
-        problem = self._backend.gather(self._run.lock.take() if self._run.is_main else "")[0]
-        if problem:
-            raise SetupError(problem)
-        try:
-            yield
-        finally:
-            self._run.lock.release()
 
     def begin(self) -> None:
         """Brings the run to its start, or to where a checkpoint left it."""
@@ -122,6 +105,7 @@ class Saver:
         self._run.streams.seed(derive_seed(self._config.seed, "fit", self._backend.rank))
         if self._resumed is None:
             self._run.records.clear()
+            self._run.averaging.restart()
             self._position.restart()
         if self._run.is_main:
             self._begin_files()
@@ -157,9 +141,11 @@ class Saver:
         if self._resumed is None:
             self._number = before + 1
             if before and self._config.enable_save_checkpoint:
+                kept = self._config.max_keep_num
+                also = "" if kept is None else f", and of whose epoch_N max_keep_num={kept} leaves the newest"
                 self._run.warn(
                     f"{str(self.checkpoints.path)!r} holds checkpoints of an earlier run, which those of this one "
-                    "will replace one by one. Give another out_dir to keep them, or resume='auto' to go on."
+                    f"will replace one by one{also}. Give another out_dir to keep them, or resume='auto' to go on."
                 )
             if self._config.resume == "auto" and not before:
                 self._curves_end = 0  # what a run drew that was killed before its first checkpoint
@@ -180,32 +166,12 @@ class Saver:
             named = self._backend.gather(None if found is None else str(found[0]))[0]
             if named is not None:
                 chosen = Path(named)
-                snapshot = self._read_together(chosen, None if found is None else found[1])
+                snapshot = read_together(self._backend, chosen, None if found is None else found[1])
                 self._put_in_place(chosen, snapshot, weights_only=False)
                 if self._run.is_main:
                     self._make_up_for_lost(snapshot)  # before training changes what the optimizers keep of it
         elif self._config.resume is not None:
             self.load(Path(self._config.resume))
-
-    def _read_together(self, folder: Path, snapshot: Snapshot | None) -> Snapshot:
-        """Reads what one process chose, in all of them or in none: a machine may not see the disk of another."""
-        problem = None
-        if snapshot is None:
-            try:
-                snapshot = read_snapshot(folder)
-            except CheckpointError as error:
-                problem = str(error)
-        # The index has the digest of every other file.
-        seen = self._backend.gather((problem, None if snapshot is None else snapshot.index))
-        for rank, (told, index) in enumerate(seen):
-            if told is not None or index != seen[0][1]:
-                raise CheckpointError(
-                    f"Process 0 goes on from {str(folder)!r}, and process {rank} can't: "
-                    f"{told or 'it finds another checkpoint there.'} Give an out_dir that all machines share, or copy "
-                    "that folder to the same path on each of them."
-                )
-        assert snapshot is not None
-        return snapshot
 
     def continue_streams(self) -> None:
         """Puts the random streams where the resumed run had them, once its loader has been started."""
@@ -230,7 +196,7 @@ class Saver:
             ep: the epoch.
             value: what decides which is the best; None if it has no such value.
         """
-        kinds = self._kinds(ep) if self._config.enable_save_checkpoint else []
+        kinds = [*self._kinds(ep), *self._requests.take()] if self._config.enable_save_checkpoint else []
         if not kinds:
             check_equal_weights(self._backend, self._run.parts)  # as each snapshot does
             return
@@ -250,6 +216,7 @@ class Saver:
         if epoch and not snapshot.index["batch"] and self._config.enable_save_checkpoint:
             lost = [kind for kind in self._kinds(epoch) if not there(kind, epoch, snapshot.index)]
             self._write(lost, epoch, snapshot.content())
+            self.checkpoints.clear_epochs()
 
     def _is_best(self, value: float) -> bool:
         """Strictly better than all before; what is not a finite number is never the best."""
@@ -269,8 +236,42 @@ class Saver:
         Called where an accumulation window of ``closing`` batches closes: gradients under way are in no checkpoint.
         """
         every, step = self._config.save_steps, self._position.train_step
-        if every is not None and self._config.enable_save_checkpoint and step // every > (step - closing) // every:
-            self._save(["last_epoch"], ep, self._snapshot())
+        due = every is not None and self._config.enable_save_checkpoint and step // every > (step - closing) // every
+        kinds = ["last_epoch"] if due else []
+        if self._requests.due():
+            kinds += self._requests.take()
+        if kinds:
+            self._save(kinds, ep, self._snapshot())
+
+    def request(self, label: str) -> bool:
+        """Has the run saved under a label at the next place where it can be; False where nothing is saved at all.
+
+        Raises:
+            ConfigError: it is no label.
+        """
+        return self._requests.add(label)
+
+    def save_now(self) -> None:
+        """Saves what was requested, outside of ``fit``, in all processes together.
+
+        Raises:
+            SetupError: there are no models yet, or another run is under way in ``out_dir``.
+            CheckpointError: the disk won't have it.
+        """
+        meet(self._backend.gather, self._backend.rank, "save_checkpoint")
+        kinds = self._requests.take()
+        if not self._run.parts.models:
+            raise SetupError("save_checkpoint needs the models to save. Call set_model or set_models first.")
+        with self._run.alone():
+            self._number = max(self._number, self.checkpoints.last_run())
+            self._save(kinds, 0, self._snapshot())
+            self._writer.wait()
+        lost = self._backend.gather([self._unsaved.pop(kind) for kind in kinds if kind in self._unsaved])[0]
+        if lost:
+            raise CheckpointError(
+                f"{', '.join(lost)} in {str(self.checkpoints.path)!r} could not be saved; see the log. Older "
+                "checkpoints are whole."
+            )
 
     def stop_if_asked(self, ep: int, signum: int | None) -> None:
         """Saves and ends the run if there is a signal to stop for, in all processes alike.
@@ -280,10 +281,7 @@ class Saver:
         """
         if signum is None:
             return
-        if self._config.enable_save_checkpoint:
-            self._save(["last_epoch"], ep, self._snapshot())
-            self._writer.wait()
-        saved = self._config.enable_save_checkpoint and "last_epoch" not in self._unsaved
+        saved = self.save_last(ep)
         self._run.tell(
             f"stopped by signal {signum} in epoch {ep}, "
             + ("saved; resume='auto' goes on from here" if saved else "and this point is NOT saved")
@@ -291,12 +289,32 @@ class Saver:
         self._backend.barrier()  # the first process that is gone may take the others with it
         raise Stopped(signum)
 
+    def save_last(self, ep: int, **changed: int) -> bool:
+        """Saves the run as it is as the last checkpoint, whatever the settings but for ``enable_save_checkpoint``.
+
+        Args:
+            ep: the epoch under way.
+            changed: what its index says otherwise.
+
+        Returns:
+            Whether it is on the disk.
+        """
+        if not self._config.enable_save_checkpoint:
+            return False
+        snapshot = self._snapshot()
+        snapshot.index.update(changed)
+        self._save(["last_epoch", *self._requests.take()], ep, snapshot)
+        self._writer.wait()
+        return "last_epoch" not in self._unsaved
+
     def _snapshot(self) -> Snapshot:
         self._writer.wait()  # first, or two copies of the run would be in memory
         self._run.losses.check()
         snapshot = take_snapshot(self._run, self._number)
         parts = self._run.parts
         self._run.losses.check_weights(snapshot.weights, parts.trained_parameters(parts.raw_models()))
+        if self._resumed is not None and len(self._resumed.trees["rng"]) == self._backend.world_size:
+            snapshot.trees["rng"] = self._resumed.trees["rng"]  # which wait for a loader
         return snapshot
 
     def _save(self, kinds: list[str], ep: int, snapshot: Snapshot) -> None:
@@ -309,8 +327,9 @@ class Saver:
         self._run.metrics.sync()  # the checkpoint counts on what it has
         for kind in kinds:
             self._unsaved.pop(kind, None)
-            if not self.checkpoints.save(kind, ep, content):
-                self._unsaved[kind] = f"{kind}_{ep}"
+            number = int(content.index["train_step"]) if kind.startswith("chk_") else ep
+            if not self.checkpoints.save(kind, number, content):
+                self._unsaved[kind] = f"{kind}_{number}"
 
     def wait(self) -> None:
         """Waits until the checkpoint under way is on the disk."""
@@ -319,6 +338,7 @@ class Saver:
     def close(self) -> None:
         """Ends a fit, whether it came to its end or not."""
         self._resumed = None
+        self._requests.forget()
         self._writer.wait()
 
     def check(self) -> None:

@@ -90,12 +90,39 @@ class Schedules:
         while self._due:
             self._backend.step_scheduler(self._due.pop(0), None)
 
+    def step_by_hand(self, optimizer: Any, scheduler: Any, step: Callable[[Any], bool]) -> None:
+        """Steps an optimizer, a scheduler or both, for a hook; the scheduler not where the optimizer skips its step.
+
+        Args:
+            optimizer: the optimizer, or None.
+            scheduler: the scheduler, or None.
+            step: steps an optimizer, and gives whether it did.
+
+        Raises:
+            ConfigError: neither is given, or the scheduler is none to be stepped so.
+        """
+        if optimizer is None and scheduler is None:
+            raise ConfigError("step got neither an optimizer nor a scheduler. Give at least one of them.")
+        if scheduler is not None:
+            self.check_by_hand(scheduler)
+        if optimizer is not None:
+            if not step(optimizer):
+                return
+            self.after_one(optimizer)
+        if scheduler is not None:
+            self._backend.step_scheduler(scheduler, None)
+
     def check_by_hand(self, scheduler: Any) -> None:
-        """Refuses a scheduler that is to be stepped by hand, and is stepped by itself as well.
+        """Refuses a scheduler that is to be stepped by hand, and follows a value or is stepped by itself as well.
 
         Raises:
             ConfigError: it is one of those.
         """
+        if self._backend.plateau_mode(scheduler) is not None:
+            raise ConfigError(
+                "step got a scheduler that follows a value. Leave it to auto_schedule=True, or step it yourself with "
+                "the value."
+            )
         if any(scheduler is item for item, _ in self._by_step):
             raise ConfigError(
                 "step got a scheduler that schedule_by='step' steps after each step of its optimizer. Leave it out, or "

@@ -67,3 +67,18 @@ def position_means_another(run: Run, index: Mapping[str, Any]) -> str | None:
         "goes on after as many batches, which needn't be the same data, and a window of accumulation begins there. Go "
         "on from the end of an epoch, or with the settings that it was saved with, to have an epoch as any other."
     )
+
+
+def adapt_to_world_size(run: Run, before: int) -> None:
+    """Has a run of another number of processes go on where the one of ``before`` processes had come to."""
+    now = run.backend.world_size
+    if before == now:
+        return
+    # Within an epoch the batches that all processes had done are skipped, as nearly as the new number allows.
+    run.position.batch = run.position.batch * before // now
+    if run.position.val_batch is not None:
+        run.position.val_batch = run.position.val_batch * before // now
+    run.warn(
+        f"The checkpoint was saved by {before} processes and this run has {now}: it goes on, but not with the numbers "
+        "that an uninterrupted run would have had."
+    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dowdyboy_core._disk.files import numbered
+from dowdyboy_core._disk.files import Weights, numbered
 from dowdyboy_core._errors import CheckpointError, SetupError, UnsupportedError
 from dowdyboy_core._version import __version__
 from dowdyboy_core.backend.random_streams import RandomStreams
@@ -16,7 +17,7 @@ from dowdyboy_core.backend.trees import describe_differences
 
 from . import frozen, own_state
 from .assembly import Assembly
-from .checkpoints import Snapshot
+from .checkpoints import Snapshot, read_snapshot
 from .run import Run
 from .schedules import schedule_ways
 from .settings import settings_of
@@ -50,11 +51,15 @@ def take_snapshot(run: Run, number: int) -> Snapshot:
     snapshot.trees["rng"] = backend.gather(run.streams.capture())
     snapshot.trees["records"] = run.records.state() if position.batch else {}
     snapshot.trees |= own_state.capture(backend, parts)
-    check_equal_weights(backend, parts)
-    if backend.rank != 0:  # it takes part in the above, and writes nothing
-        return snapshot
-    for place, model in enumerate(parts.raw_models()):
-        snapshot.weights[f"model_{place}"] = backend.model_state(model)
+    with run.averaging.suspended():
+        check_equal_weights(backend, parts)
+        if backend.rank != 0:  # it takes part in the above, and writes nothing
+            return snapshot
+        snapshot.weights |= _model_states(backend, parts, "model")
+    if run.averaging.decay is not None:
+        snapshot.trees["ema"] = run.averaging.state()
+        with run.averaging.applied():
+            snapshot.weights |= _model_states(backend, parts, "ema")
     for place, component in parts.modules_of_components().items():
         buffers = backend.model_state(component)
         if buffers:
@@ -82,6 +87,40 @@ def check_resumable(run: Run) -> None:
                 f"Optimizer {number}, a {type(optimizer).__name__}, can't be resumed: {problem}. Take another "
                 "optimizer, or set enable_save_checkpoint=False to train without checkpoints."
             )
+
+
+def _model_states(backend: Backend, parts: Assembly, stem: str) -> dict[str, Weights]:
+    return {f"{stem}_{place}": backend.model_state(model) for place, model in enumerate(parts.raw_models())}
+
+
+def read_together(backend: Backend, folder: Path, snapshot: Snapshot | None) -> Snapshot:
+    """Reads what one process chose, in all of them or in none: a machine may not see the disk of another.
+
+    Args:
+        backend: by which they talk.
+        folder: the checkpoint.
+        snapshot: its content, where it is read already.
+
+    Raises:
+        CheckpointError: one of them can't read it, or reads another one.
+    """
+    problem = None
+    if snapshot is None:
+        try:
+            snapshot = read_snapshot(folder)
+        except CheckpointError as error:
+            problem = str(error)
+    # The index has the digest of every other file.
+    seen = backend.gather((problem, None if snapshot is None else snapshot.index))
+    for rank, (told, index) in enumerate(seen):
+        if told is not None or index != seen[0][1]:
+            raise CheckpointError(
+                f"Process 0 goes on from {str(folder)!r}, and process {rank} can't: "
+                f"{told or 'it finds another checkpoint there.'} Give an out_dir that all machines share, or copy "
+                "that folder to the same path on each of them."
+            )
+    assert snapshot is not None
+    return snapshot
 
 
 def check_equal_weights(backend: Backend, parts: Assembly) -> None:
@@ -125,6 +164,9 @@ def apply_all(run: Run, snapshot: Snapshot, folder: Path) -> None:
     """
     backend, parts, records = run.backend, run.parts, run.records
     _check_weights(backend, parts, snapshot, folder)
+    if run.averaging.decay is not None and "ema" in snapshot.trees:
+        run.averaging.check(snapshot.trees["ema"])
+        _check_weights(backend, parts, snapshot.averaged(folder), folder)
     optimizers, schedules = _check_optimizers(parts, snapshot, folder)
     version = int(snapshot.index["format_version"])
     own_state.check(backend, parts, snapshot.trees, version, str(folder))
@@ -146,14 +188,36 @@ def apply_all(run: Run, snapshot: Snapshot, folder: Path) -> None:
             f"{str(folder)!r} holds a state that can't be taken up: {type(error).__name__}: {error}. Nothing was "
             "loaded. Use another checkpoint, or load the weights alone with weights_only=True."
         ) from error
-    apply_weights(backend, parts, snapshot, folder)
-    told = frozen.restore(backend, parts, snapshot.trees.get("frozen"))
+    told = frozen.restore(backend, parts, snapshot.trees.get("frozen"))  # first: what is trained is averaged
     if told is not None:
         run.warn(told)
+    averaged = "ema" in snapshot.trees and run.averaging.decay is not None
+    if averaged:  # by way of the models, whose own weights follow
+        average = snapshot.averaged(folder)
+        run.averaging.load(snapshot.trees["ema"], partial(apply_weights, backend, parts, average, folder))
+    apply_weights(backend, parts, snapshot, folder)
+    if not averaged:
+        run.averaging.restart_from_weights()
+        _tell_of_average(run, snapshot, folder)
     if missing := own_state.missing(backend, parts, snapshot.trees):
         run.warn(
             f"{str(folder)!r} has no state of {', '.join(missing)}, which an older version of dowdyboy didn't store: "
             "it is as the script made it."
+        )
+
+
+def _tell_of_average(run: Run, snapshot: Snapshot, folder: Path) -> None:
+    """Says that a run goes on without the average of the checkpoint, or with one that the checkpoint hasn't."""
+    decay, state = run.averaging.decay, snapshot.trees.get("ema")
+    if decay is not None:
+        run.warn(
+            f"{str(folder)!r} holds no average of the weights: it was saved without ema_decay. With ema_decay={decay} "
+            "one begins from the weights that were loaded."
+        )
+    elif state is not None:
+        run.warn(
+            f"{str(folder)!r} holds an average of the weights, and this run keeps none: ema_decay is None. It is left "
+            f"there. Set ema_decay={state.get('decay')!r:.20} to go on with it."
         )
 
 

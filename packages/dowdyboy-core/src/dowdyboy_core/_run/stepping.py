@@ -94,12 +94,18 @@ class LossScaler:
 
 
 class Stepper:
-    """Backward and step as the configuration wants them."""
+    """Backward and step as the configuration wants them.
+
+    Attributes:
+        scaler: the loss scale.
+        steps: how many steps optimizers have made, but for those that they skipped.
+    """
 
     def __init__(
         self, backend: Backend, accumulate_steps: int, clip_grad_norm: float | None, scaler: LossScaler
     ) -> None:
         self.scaler = scaler
+        self.steps = 0
         self._backend = backend
         self._window = accumulate_steps
         self._clip = clip_grad_norm
@@ -143,4 +149,5 @@ class Stepper:
                 )
             self._backend.clip_gradients(optimizer, self._clip)
         self._backend.step(optimizer)
+        self.steps += 1
         return True

@@ -56,6 +56,9 @@ class Stopping:
         rank: the number of this process.
         world_size: how many there are.
 
+    Attributes:
+        wished: whether this process wants the run saved where all of them can.
+
     Raises:
         ConfigError: the environment names signals that can't stop a run.
     """
@@ -74,6 +77,8 @@ class Stopping:
         self._verdict: int | None = None
         self._requested = False  # in this process
         self._ends = False  # as all processes have agreed
+        self.wished = False
+        self._agreed = False
         self._paces = {"train": _Pace(), "val": _Pace()}
 
     @contextmanager
@@ -148,6 +153,14 @@ class Stopping:
         self._asked = False
         return self._verdict
 
+    def agreed_to_save(self) -> bool:
+        """Whether a process has wished for it, as far as all of them know."""
+        return self.wished if self._alone else self._agreed
+
+    def forget_wishes(self) -> None:
+        """Begins anew: all have saved, or the run is over."""
+        self.wished = self._agreed = False
+
     def begin(self, phase: str) -> None:
         """Tells that batches follow, one after another."""
         self._paces[phase].begin()
@@ -175,8 +188,9 @@ class Stopping:
 
     def _ask(self, phase: str, *, done: bool) -> tuple[int | None, bool]:
         pace = self._paces[phase]
-        asked = self._received or 0, -pace.wanted(), not done, self._requested
-        signum, shortest, going_on, ends = self._largest(asked)
+        asked = self._received or 0, -pace.wanted(), not done, self._requested, self.wished
+        signum, shortest, going_on, ends, wished = self._largest(asked)
         self._ends |= bool(ends)
+        self._agreed |= bool(wished)
         pace.settle(-shortest)
         return signum or None, not going_on

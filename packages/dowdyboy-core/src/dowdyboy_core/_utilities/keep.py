@@ -16,6 +16,7 @@ from typing import Any
 from dowdyboy_core._disk.files import FolderReader, Weights, is_whole, numbered, prepare, read_index, write_folder
 from dowdyboy_core._disk.folders import remove_folder, tidy, where_it_lies
 from dowdyboy_core._errors import CheckpointError, ConfigError
+from dowdyboy_core._run.checkpoints import check_label
 from dowdyboy_core._version import __version__
 from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import describe_differences
@@ -36,12 +37,7 @@ def save_numbered(
 
 def save_labelled(backend: Backend, step: Any, dir_path: Any, model_list: Any, optimizer_list: Any, label: Any) -> Path:
     """Writes ``dir_path/chk_{label}_step_{step}``, then clears away the others with that very label."""
-    # Without the word "step" no label makes a name that reads like a numbered one.
-    if not isinstance(label, str) or not re.fullmatch(_LABEL, label) or "step" in label.split("_"):
-        raise ConfigError(
-            f"label={label!r:.80} is no label. Give letters, digits, '_', '-' and '.', with a letter or digit first "
-            "and without the word 'step', such as 'best' or 'best_cw'."
-        )
+    label = check_label(label)
     folder = _save(backend, f"chk_{label}_step_", step, dir_path, model_list, optimizer_list)
     _clear_away(path for path in _in_order(folder.parent, f"chk_{label}_step_") if path != folder)
     return folder

@@ -150,6 +150,31 @@ class Backend(ABC):
     def set_wants_gradient(self, parameter: Any, wanted: bool) -> None:
         """Has a parameter trained from here on, or not."""
 
+    @abstractmethod
+    def copy_parameters(self, parameters: Sequence[Any]) -> list[Any]:
+        """New tensors with the values, the types and the devices of some parameters; not trained."""
+
+    @abstractmethod
+    def average_parameters(self, average: Sequence[Any], parameters: Sequence[Any], decay: float) -> None:
+        """Moves tensors of ``copy_parameters``, in place, by a share of ``1 - decay`` of the way to the parameters.
+
+        Called after each step of training: it must not wait for the device.
+        """
+
+    @abstractmethod
+    def swap_parameters(self, average: Sequence[Any], parameters: Sequence[Any]) -> None:
+        """Exchanges the values of the two, in place: the parameters stay the same objects, in the same memory.
+
+        A graph that a hook is holding must not take notice: it is used only after they are exchanged back.
+        """
+
+    def statistics_anew(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
+        """What models run in so that their running statistics are the plain mean over these batches, and no more.
+
+        Where an exception ends it, they are what they were.
+        """
+        return nullcontext()
+
     # ---- optimizers and schedulers
 
     def prepare_optimizer(self, optimizer: Any) -> Any:

@@ -1,0 +1,36 @@
+"""Gradients of some parameters: scaled, looked at for an overflow, sparse or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import paddle
+
+
+def gradients(parameters: Sequence[paddle.Tensor]) -> list[paddle.Tensor]:
+    """Those that there are; of a sparse one the rows that it has.
+
+    Operations in place on a sparse gradient itself end the process.
+    """
+    found = [item.grad_ for item in parameters]
+    return [
+        item._get_tensor_from_selected_rows() if item.is_selected_rows() else item for item in found if item is not None
+    ]
+
+
+@paddle.no_grad()
+def scale(parameters: Sequence[paddle.Tensor], factor: float, *, check: bool) -> bool:
+    """Multiplies them; with ``check`` gives whether all of them are finite, else True."""
+    found = gradients(parameters)
+    for gradient in found:
+        gradient.scale_(factor)
+    if not check or not found:
+        return True
+    finite = [paddle.isfinite(gradient).all() for gradient in found]
+    return bool(paddle.stack(finite).all().item())
+
+
+def has_sparse(parameters: Sequence[paddle.Tensor]) -> bool:
+    """Whether one of them is sparse."""
+    found = [item.grad_ for item in parameters]
+    return any(item is not None and item.is_selected_rows() for item in found)
