@@ -114,7 +114,8 @@ def plain(stacked: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 def state_of(dtype: str, shape: list[int], positions: list[int], values: Any) -> dict[str, Any]:
     array = np.array(values, NAME_OF_STORED[dtype])
     stored = Array(dtype, array.shape, array.tobytes())
-    return {"dtype": NAME_OF_STORED[dtype], "shape": shape, "positions": positions, "values": stored}
+    named = {"dtype": NAME_OF_STORED[dtype], "shape": shape, "samples": False, "positions": positions}
+    return named | {"counts": [], "values": stored}
 
 
 def comparable(state: Mapping[str, Any]) -> list[tuple[str, Any]]:

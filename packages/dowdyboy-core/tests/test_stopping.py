@@ -93,7 +93,7 @@ class Others:
         numbers = list(map(int, numbers))
         self.heard.append(tuple(numbers[:3]))
         self.ends.append(numbers[3:])
-        answers = [*self.answers.pop(0), 0][:4]
+        answers = [*self.answers.pop(0), 0, 0][:5]
         return [max(pair) for pair in zip(numbers, answers, strict=True)]
 
 
