@@ -274,7 +274,7 @@ def test_the_average_can_be_loaded(harness: Harness, tmp_path: Path) -> None:
 def test_a_resumed_run_goes_on_with_its_average(
     harness: Harness, tmp_path: Path, window: int, signal_at: Place | None, kill_at: int | None
 ) -> None:
-    changed = {"ema_decay": DECAY, "save_steps": 1, "accumulate_steps": window, "optimizer": "momentum"}
+    changed: dict[str, Any] = {"ema_decay": DECAY, "save_steps": 1, "accumulate_steps": window, "optimizer": "momentum"}
     go(start(harness, tmp_path / "whole", **changed))
     stopped = start(harness, tmp_path / "stopped", **changed)
     if signal_at is None:
@@ -343,7 +343,7 @@ def test_the_best_is_decided_by_the_average(harness: Harness, tmp_path: Path) ->
 @pytest.mark.clause("O-14", "L-14", "B-11")
 @pytest.mark.parametrize("early", [False, True])
 def test_a_run_that_ends_early_ends_with_its_average(harness: Harness, tmp_path: Path, early: bool) -> None:
-    stop = {"early_stop": 1, "save_best": True, "early_stop_delta": 9.0} if early else {}
+    stop: dict[str, Any] = {"early_stop": 1, "save_best": True, "early_stop_delta": 9.0} if early else {}
     run = build(harness, tmp_path, epoch=5, ema_decay=DECAY, accumulate_steps=2, **stop)
     seen: list[Values] = []
 
@@ -364,7 +364,7 @@ def test_a_run_that_ends_early_ends_with_its_average(harness: Harness, tmp_path:
 
 @pytest.mark.clause("C-26")
 def test_a_bad_average_replaces_no_good_one(harness: Harness, tmp_path: Path) -> None:
-    changed = {"ema_decay": DECAY, "enable_save_checkpoint": True, "nonfinite": "stop"}
+    changed: dict[str, Any] = {"ema_decay": DECAY, "enable_save_checkpoint": True, "nonfinite": "stop"}
     run = build(harness, tmp_path, epoch=3, **changed)
     [(_, parameter), *_] = harness.native_parameters(run.model)
 
