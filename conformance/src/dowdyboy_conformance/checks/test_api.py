@@ -70,6 +70,7 @@ METHODS = {
     "test": "test_step, on_test_end=None",
     "load_checkpoint": "checkpoint_dir, *, weights_only=False, ema=False",
     "save_checkpoint": "label",
+    "update_bn": "loader, step=None",
     "wait_for_checkpoint": "",
 }
 PROPERTIES = {"epoch", "global_step", "rank", "world_size", "precision", "best", "schedule_steps"}

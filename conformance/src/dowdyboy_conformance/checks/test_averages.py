@@ -1,74 +1,19 @@
-"""O, C, B: an average of the weights is moved after each step, evaluated, saved and taken up again."""
+"""O, B: an average of the weights is moved after each step, and evaluated."""
 
 from __future__ import annotations
 
-import json
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
-from dowdyboy_conformance._problem import CLASSES, FEATURES, HIDDEN, Run, build, data, layers
-from dowdyboy_conformance._resuming import Place, assert_equal, go, outcome, read_index, start
+from dowdyboy_conformance._averages import DECAY, Values, averaged, close, equal, of_average, train, trained
+from dowdyboy_conformance._problem import CLASSES, FEATURES, HIDDEN, build, data, layers
+from dowdyboy_conformance._resuming import read_index
 from dowdyboy_conformance._together import Together
 from dowdyboy_conformance.harnesses.harness import Harness
-from dowdyboy_core import CheckpointError, ConfigError, SetupError
-
-DECAY = 0.75
-Values = dict[str, NDArray[Any]]
-
-
-def averaged(series: list[Values], decay: float = DECAY) -> Values:
-    """The average of the weights after each step, in float64."""
-    average = {name: array.astype(np.float64) for name, array in series[0].items()}
-    for weights in series[1:]:
-        average = {name: decay * mean + (1 - decay) * weights[name] for name, mean in average.items()}
-    return average
-
-
-def trained(values: Values) -> Values:
-    """What is trained among them: one framework counts running statistics as parameters."""
-    return {name: array for name, array in values.items() if name.rpartition(".")[2] in ("weight", "bias")}
-
-
-def close(found: Values, expected: Values) -> bool:
-    """Whether all arrays are equal but for rounding."""
-    found, expected = trained(found), trained(expected)
-    assert found.keys() == expected.keys() != set()
-    return all(np.allclose(found[name], expected[name], rtol=1e-6, atol=1e-7) for name in expected)
-
-
-def equal(found: Values, expected: Values) -> bool:
-    """Whether all arrays are equal to the last bit."""
-    return found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in expected)
-
-
-def of_average(run: Run) -> Values:
-    """The parameters of a copy with the average."""
-    [model] = run.trainer.get_ema_models()
-    return run.harness.parameters(model)
-
-
-def train(run: Run, **hooks: Any) -> list[Values]:
-    """Fits, and gives the weights after each step of the optimizer."""
-    series: list[Values] = []
-
-    def note(trainer: Any) -> None:
-        now = run.parameters()
-        if not series or not equal(series[-1], now):
-            series.append(now)
-
-    def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
-        note(trainer)
-        return run.train_step(trainer, bat, bat_idx, global_step)
-
-    run.trainer.fit(step, **hooks)
-    note(run.trainer)
-    return series[1:]
+from dowdyboy_core import ConfigError, SetupError
 
 
 @pytest.mark.clause("O-13")
@@ -235,91 +180,6 @@ def test_all_processes_have_the_same_average(together: Together, processes: int)
     assert all(seen == first for seen in others)
 
 
-@pytest.mark.clause("C-26", "C-4", "C-22")
-def test_a_checkpoint_holds_weights_and_average(harness: Harness, tmp_path: Path) -> None:
-    run = build(harness, tmp_path, ema_decay=DECAY, enable_save_checkpoint=True, batch_norm=True)
-    run.fit()
-    folder = tmp_path / "checkpoint" / "epoch_1"
-    weights, average = (load_file(folder / f"{name}_0.safetensors") for name in ("model", "ema"))
-    [copied] = run.trainer.get_ema_models()
-    assert equal(weights, harness.state(run.model))
-    assert equal(average, harness.state(copied))
-    told = json.loads((folder / "ema.json").read_text())
-    assert (told["decay"], told["updates"]) == (DECAY, 3)
-    assert sorted(told["parameters"]) == sorted(f"0/{path}" for path in trained(harness.parameters(run.model)))
-
-
-@pytest.mark.clause("C-26", "C-8")
-def test_the_average_can_be_loaded(harness: Harness, tmp_path: Path) -> None:
-    run = build(harness, tmp_path / "one", ema_decay=DECAY, enable_save_checkpoint=True, batch_norm=True).fit()
-    folder = tmp_path / "one" / "checkpoint" / "last_epoch_1"
-    other = build(harness, tmp_path / "other", batch_norm=True, enable_save_checkpoint=True)
-    with pytest.raises(ConfigError, match="ema=True and weights_only=False"):
-        other.trainer.load_checkpoint(folder, ema=True)
-    other.trainer.load_checkpoint(folder, weights_only=True, ema=True)
-    assert equal(harness.state(other.model), harness.state(run.trainer.get_ema_models()[0]))
-    other.trainer.load_checkpoint(folder, weights_only=True)
-    assert equal(harness.state(other.model), harness.state(run.model))
-    other.fit()
-    with pytest.raises(CheckpointError, match="holds no average of the weights"):
-        other.trainer.load_checkpoint(tmp_path / "other" / "checkpoint" / "epoch_1", weights_only=True, ema=True)
-
-
-@pytest.mark.clause("C-26", "C-7", "C-19")
-@pytest.mark.parametrize(
-    ("window", "signal_at", "kill_at"),
-    [(1, None, 4), (2, None, 5), (1, Place("val", 1, 0), None), (1, Place("val", 2, 1), None)],
-    ids=["killed", "in-a-window", "in-validation", "later"],
-)
-def test_a_resumed_run_goes_on_with_its_average(
-    harness: Harness, tmp_path: Path, window: int, signal_at: Place | None, kill_at: int | None
-) -> None:
-    changed = {"ema_decay": DECAY, "save_steps": 1, "accumulate_steps": window, "optimizer": "momentum"}
-    go(start(harness, tmp_path / "whole", **changed))
-    stopped = start(harness, tmp_path / "stopped", **changed)
-    if signal_at is None:
-        go(stopped, kill_at)
-    else:
-        usual = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        with pytest.raises(SystemExit):
-            go(stopped, signal_at=signal_at)
-        signal.signal(signal.SIGTERM, usual)
-        last = max((tmp_path / "stopped" / "checkpoint").glob("last_epoch_*"))
-        assert read_index(last)["val_batch"] == signal_at.batch + 1
-        assert equal(load_file(last / "model_0.safetensors"), harness.state(stopped.model))
-        assert equal(load_file(last / "ema_0.safetensors"), harness.state(stopped.trainer.get_ema_models()[0]))
-        assert not equal(harness.state(stopped.model), harness.state(stopped.trainer.get_ema_models()[0]))
-    resumed = start(harness, tmp_path / "stopped", resume="auto", **changed)
-    go(resumed)
-    assert 0 < len(resumed.losses) < 9
-    assert_equal(outcome(tmp_path / "stopped"), outcome(tmp_path / "whole"))
-
-
-@pytest.mark.clause("C-26")
-def test_an_average_on_one_side_only_is_told(
-    harness: Harness, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    build(harness, tmp_path / "with", ema_decay=DECAY, enable_save_checkpoint=True).fit()
-    build(harness, tmp_path / "without", enable_save_checkpoint=True).fit()
-    capsys.readouterr()
-    folder = tmp_path / "with" / "checkpoint" / "epoch_1"
-    build(harness, tmp_path / "drops", epoch=2, resume=folder).fit()
-    said = capsys.readouterr().out
-    assert said.count(f"{str(folder)!r} holds an average of the weights, and this run keeps none") == 1
-    folder = tmp_path / "without" / "checkpoint" / "epoch_1"
-    run = build(harness, tmp_path / "begins", epoch=2, resume=folder, ema_decay=DECAY)
-    loaded: list[Values] = []
-
-    def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
-        loaded.append(run.parameters())
-        return run.train_step(trainer, bat, bat_idx, global_step)
-
-    run.trainer.fit(step)
-    said = capsys.readouterr().out
-    assert said.count(f"{str(folder)!r} holds no average of the weights") == 1
-    assert close(of_average(run), averaged([*loaded, run.parameters()]))
-
-
 @pytest.mark.clause("B-13", "B-2")
 def test_the_best_is_decided_by_the_average(harness: Harness, tmp_path: Path) -> None:
     run = build(harness, tmp_path, epoch=1, ema_decay=DECAY, save_best=True, enable_save_checkpoint=True, lr=1.0)
@@ -343,7 +203,7 @@ def test_the_best_is_decided_by_the_average(harness: Harness, tmp_path: Path) ->
 @pytest.mark.clause("O-14", "L-14", "B-11")
 @pytest.mark.parametrize("early", [False, True])
 def test_a_run_that_ends_early_ends_with_its_average(harness: Harness, tmp_path: Path, early: bool) -> None:
-    stop = {"early_stop": 1, "save_best": True, "early_stop_delta": 9.0} if early else {}
+    stop: dict[str, Any] = {"early_stop": 1, "save_best": True, "early_stop_delta": 9.0} if early else {}
     run = build(harness, tmp_path, epoch=5, ema_decay=DECAY, accumulate_steps=2, **stop)
     seen: list[Values] = []
 
@@ -360,25 +220,6 @@ def test_a_run_that_ends_early_ends_with_its_average(harness: Harness, tmp_path:
     assert close(seen[-1], averaged(series))
     assert equal(seen[-1], of_average(run))
     assert equal(run.parameters(), series[-1])
-
-
-@pytest.mark.clause("C-26")
-def test_a_bad_average_replaces_no_good_one(harness: Harness, tmp_path: Path) -> None:
-    changed = {"ema_decay": DECAY, "enable_save_checkpoint": True, "nonfinite": "stop"}
-    run = build(harness, tmp_path, epoch=3, **changed)
-    [(_, parameter), *_] = harness.native_parameters(run.model)
-
-    def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
-        loss = run.train_step(trainer, bat, bat_idx, global_step)
-        if global_step == 4:
-            harness.overwrite(parameter, float("inf"))
-        return loss
-
-    with pytest.raises(SetupError, match="of ema_0 is not finite in epoch 2"):
-        run.trainer.fit(step, on_step_end=lambda trainer, global_step: harness.overwrite(parameter, 0.5))
-    last = tmp_path / "checkpoint" / "last_epoch_1"
-    assert all(np.isfinite(array).all() for array in load_file(last / "ema_0.safetensors").values())
-    assert sorted(path.name for path in last.parent.iterdir()) == ["epoch_1", "last_epoch_1"]
 
 
 @pytest.mark.clause("O-15")

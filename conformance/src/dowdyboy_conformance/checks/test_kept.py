@@ -23,7 +23,7 @@ def names(out_dir: Path) -> list[str]:
 
 @pytest.mark.clause("C-27")
 def test_the_newest_epochs_are_kept(harness: Harness, tmp_path: Path) -> None:
-    changed = {"enable_save_checkpoint": True, "save_last": False, "max_keep_num": 2}
+    changed: dict[str, Any] = {"enable_save_checkpoint": True, "save_last": False, "max_keep_num": 2}
     build(harness, tmp_path, epoch=11, save_interval=3, **changed).fit()
     assert names(tmp_path) == ["epoch_6", "epoch_9"]
     for path in (tmp_path / "checkpoint" / "epoch_9").glob("model_0.*"):
@@ -34,7 +34,7 @@ def test_the_newest_epochs_are_kept(harness: Harness, tmp_path: Path) -> None:
 
 @pytest.mark.clause("C-27", "C-12")
 def test_what_a_killed_run_kept_too_many_of_goes(harness: Harness, tmp_path: Path) -> None:
-    changed = {"enable_save_checkpoint": True, "save_last": False, "epoch": 4}
+    changed: dict[str, Any] = {"enable_save_checkpoint": True, "save_last": False, "epoch": 4}
     build(harness, tmp_path, **changed).fit()
     assert len(names(tmp_path)) == 4
     build(harness, tmp_path, max_keep_num=1, resume="auto", **changed).fit()
@@ -58,7 +58,7 @@ def test_a_hook_has_the_run_saved_and_resumed(harness: Harness, tmp_path: Path) 
             run.trainer.set_save_best_calc_func(lambda trainer: 1.0)
         go(run)
 
-    changed = {"epoch": 2, "accumulate_steps": 2, "ema_decay": 0.5}
+    changed: dict[str, Any] = {"epoch": 2, "accumulate_steps": 2, "ema_decay": 0.5}
     fit(start(harness, tmp_path / "plain", **changed), asks=False)
     fit(start(harness, tmp_path / "asks", **changed), asks=True)
     asked = {"chk_in.train-1_step_5", "chk_best_cw_step_3", "chk_best_cw_step_6"}
@@ -105,7 +105,7 @@ def test_what_is_asked_for_in_validation_is_saved_where_a_signal_stops_the_run(
         trainer.save_checkpoint("seen")
         return step(trainer, *given)
 
-    run.val_step = val_step  # type: ignore[method-assign]
+    run.val_step = val_step  # type: ignore[assignment, method-assign]
     usual = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with pytest.raises(SystemExit):
         go(run, signal_at=Place("val", 1, 1))
@@ -179,7 +179,7 @@ def test_what_was_trained_is_saved_where_a_later_hook_fails(harness: Harness, tm
         run.trainer.fit = lambda step, val, end: fit_with(step, val, hook("end", end))
         go(run)
 
-    changed = {"ema_decay": 0.5, "batch_norm": True}
+    changed: dict[str, Any] = {"ema_decay": 0.5, "batch_norm": True}
     fit(start(harness, tmp_path / "plain", **changed), fails=False)
     with pytest.raises(Fault):
         fit(start(harness, tmp_path / "failed", **changed), fails=True)

@@ -20,10 +20,10 @@ from dowdyboy_core._disk.files import (
     write_folder,
 )
 from dowdyboy_core._disk.folders import remove_folder, tidy, where_it_lies
-from dowdyboy_core._errors import CheckpointError, ConfigError
+from dowdyboy_core._disk.labels import LABEL
+from dowdyboy_core._errors import CheckpointError
 
-_LABEL = r"[^\W_][\w.-]*"
-_LABELLED = re.compile(rf"chk_{_LABEL}_step_(?:0|[1-9][0-9]*)")
+_LABELLED = re.compile(rf"chk_{LABEL}_step_(?:0|[1-9][0-9]*)")
 _KINDS = ("epoch", "last_epoch", "best_epoch")
 _NAME = re.compile(rf"({'|'.join(_KINDS)})_([1-9][0-9]*)")
 
@@ -130,20 +130,6 @@ def read_snapshot(folder: Path, *, weights_only: bool = False) -> Snapshot:
     if not isinstance(found.get("ema", {}), dict):
         raise CheckpointError(f"{str(folder)!r} has no ema.json of the right kind. Use another checkpoint.")
     return Snapshot(reader.index, weights, found)
-
-
-def check_label(label: Any) -> str:
-    """The label, if it is one: without the word "step" none makes a name that reads like a numbered checkpoint.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if not isinstance(label, str) or not re.fullmatch(_LABEL, label) or "step" in label.split("_"):
-        raise ConfigError(
-            f"label={label!r:.80} is no label. Give letters, digits, '_', '-' and '.', with a letter or digit first "
-            "and without the word 'step', such as 'best' or 'best_cw'."
-        )
-    return label
 
 
 class CheckpointFolder:

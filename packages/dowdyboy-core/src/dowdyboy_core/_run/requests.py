@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .checkpoints import check_label
+from dowdyboy_core._disk.labels import check_label
+
 from .run import Run
 
 

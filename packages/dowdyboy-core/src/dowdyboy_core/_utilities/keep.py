@@ -15,14 +15,13 @@ from typing import Any
 
 from dowdyboy_core._disk.files import FolderReader, Weights, is_whole, numbered, prepare, read_index, write_folder
 from dowdyboy_core._disk.folders import remove_folder, tidy, where_it_lies
+from dowdyboy_core._disk.labels import LABEL, check_label
 from dowdyboy_core._errors import CheckpointError, ConfigError
-from dowdyboy_core._run.checkpoints import check_label
 from dowdyboy_core._version import __version__
 from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import describe_differences
 
-_LABEL = r"[^\W_][\w.-]*"
-_NAME = re.compile(rf"chk_(?:{_LABEL}_)?step_(?:0|[1-9][0-9]*)")
+_NAME = re.compile(rf"chk_(?:{LABEL}_)?step_(?:0|[1-9][0-9]*)")
 
 
 def save_numbered(
