@@ -116,11 +116,9 @@ class Saver:
 
     def _tell_of_others(self, index: Mapping[str, Any]) -> None:
         """Says what the resumed checkpoint was saved with that this run has otherwise."""
-        told = position_means_another(self._run, index)
-        if told is not None:
+        if told := position_means_another(self._run, index):
             self._run.warn(told)
-        told = follows_another(self._run, index)
-        if told is not None:
+        if told := follows_another(self._run, index):
             self._position.forget_best()
             self._run.warn(told)
 

@@ -156,10 +156,7 @@ class Backend(ABC):
 
     @abstractmethod
     def average_parameters(self, average: Sequence[Any], parameters: Sequence[Any], decay: float) -> None:
-        """Moves tensors of ``copy_parameters``, in place, by a share of ``1 - decay`` of the way to the parameters.
-
-        Called after each step of training: it must not wait for the device.
-        """
+        """Moves tensors of ``copy_parameters`` a share of ``1 - decay`` of the way, without waiting for the device."""
 
     @abstractmethod
     def swap_parameters(self, average: Sequence[Any], parameters: Sequence[Any]) -> None:
