@@ -6,9 +6,9 @@ TOPICS = {
     "A": ("API", 9),
     "F": ("fields", 9),
     "H": ("hooks", 7),
-    "L": ("loop order", 12),
+    "L": ("loop order", 14),
     "R": ("records", 7),
-    "D": ("data", 18),
+    "D": ("data", 20),
     "S": ("randomness", 6),
     "P": ("precision", 4),
     "C": ("checkpoints", 25),
@@ -17,7 +17,7 @@ TOPICS = {
     "O": ("optimizing", 8),
     "U": ("utilities", 6),
     "X": ("errors", 3),
-    "W": ("several processes", 26),
+    "W": ("several processes", 27),
     "N": ("numbers across frameworks", 5),
 }
 """For each topic its name and the number of its clauses."""

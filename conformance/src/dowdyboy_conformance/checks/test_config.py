@@ -38,6 +38,7 @@ DEFAULTS = {
     "accumulate_steps": 1,
     "clip_grad_norm": None,
     "save_steps": None,
+    "steps_per_epoch": None,
     "resume": None,
 }
 AT_LEAST_ONE = "is not acceptable. Give an int of at least 1"
@@ -50,6 +51,7 @@ BAD = [
     ("val_interval", -1, f"val_interval=-1 {AT_LEAST_ONE}."),
     ("accumulate_steps", 0, f"accumulate_steps=0 {AT_LEAST_ONE}."),
     ("save_steps", 0, f"save_steps=0 {AT_LEAST_ONE}, or None."),
+    ("steps_per_epoch", 0, f"steps_per_epoch=0 {AT_LEAST_ONE}, or None."),
     ("seed", -1, "seed=-1 is not acceptable. Give an int of at least 0."),
     ("mixed_precision", "int3", "mixed_precision='int3' is not one of 'no', 'fp16', 'bf16'."),
     ("mixed_precision", None, "mixed_precision=None is not one of 'no', 'fp16', 'bf16'."),

@@ -24,6 +24,8 @@ class TrainerConfig:
     Attributes:
         name: name of the run; the text log is ``out_dir/{name}_run.log``.
         epoch: how many epochs ``fit`` trains.
+        steps_per_epoch: how many training steps an epoch has, while the data goes on from pass to pass; ``None``
+            makes each pass an epoch.
         out_dir: folder of everything that the run writes.
         mixed_precision: ``'no'``, ``'fp16'`` or ``'bf16'``; what is in force is ``trainer.precision``.
         cpu: compute on the CPU even where there is a GPU.
@@ -80,6 +82,7 @@ class TrainerConfig:
     accumulate_steps: int = 1
     clip_grad_norm: float | None = None
     save_steps: int | None = None
+    steps_per_epoch: int | None = None
     resume: str | os.PathLike[str] | None = None
 
     def __new__(cls, *args: Any, **given: Any) -> Any:
@@ -188,5 +191,6 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "accumulate_steps": partial(_integer, least=1),
     "clip_grad_norm": _positive_or_none,
     "save_steps": partial(_integer, least=1, optional=True),
+    "steps_per_epoch": partial(_integer, least=1, optional=True),
     "resume": _path_or_none,
 }

@@ -99,6 +99,21 @@ class Trainer:
         """Sets the data that ``test`` runs over."""
         self._parts.set_loader("test", test_loader)
 
+    @property
+    def train_dataloader(self) -> Any:
+        """What was set to train on; None before."""
+        return self._parts.given_loaders.get("train")
+
+    @property
+    def val_dataloader(self) -> Any:
+        """What was set to validate on; None before."""
+        return self._parts.given_loaders.get("val")
+
+    @property
+    def test_dataloader(self) -> Any:
+        """What was set for ``test``; None before."""
+        return self._parts.given_loaders.get("test")
+
     def set_model(self, model: Any) -> None:
         """Sets the model and moves it to the device."""
         self.set_models([model])

@@ -24,7 +24,8 @@ from .safetensors import read, writer
 
 INDEX = "checkpoint.json"
 FORMAT = "dowdyboy-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+ACCEPTED_VERSIONS = (1, 2)
 
 _MAX_INDEX_BYTES = 2**24  # thousands of times what any checkpoint of ours has
 _LARGE = 2**20
@@ -135,10 +136,11 @@ def read_index(folder: Path) -> dict[str, Any]:
     strange = [name for name in index["files"] if Path(name).name != name]
     if strange:
         raise CheckpointError(f"{str(folder / INDEX)!r} names {strange[0]!r}, which is no file name. Don't trust it.")
-    if index.get("format_version") != FORMAT_VERSION:
+    if index.get("format_version") not in ACCEPTED_VERSIONS:
         raise CheckpointError(
             f"{str(folder)!r} has format version {index.get('format_version')!r}; this dowdyboy reads "
-            f"{FORMAT_VERSION}. Read it with the version that wrote it: {index.get('dowdyboy')!r}."
+            f"{' and '.join(map(str, ACCEPTED_VERSIONS))}. Read it with the version that wrote it: "
+            f"{index.get('dowdyboy')!r}."
         )
     said = index.get("sha256")
     if not isinstance(said, str) or not _DIGEST.fullmatch(said) or said != _digest_of_index(content, said):

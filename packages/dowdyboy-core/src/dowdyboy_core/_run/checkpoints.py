@@ -56,11 +56,22 @@ def _check_index(folder: Path, index: Mapping[str, Any], weights_only: bool) -> 
         best = index.get("best", "nothing")
         if best is not None and not (type(best) is float and math.isfinite(best)):
             wrong.append("best")
+        steps = index.get("steps_per_epoch")  # an older format has neither
+        if steps is not None and (not _is_count(steps) or not steps):
+            wrong.append("steps_per_epoch")
+        if steps is not None and not _are_places(index.get("passes")):
+            wrong.append("passes")
     if wrong:
         raise CheckpointError(
             f"checkpoint.json in {str(folder)!r} has no {wrong[0]} of the right kind: "
             f"{index.get(wrong[0], 'nothing')!r:.80}. Use another checkpoint."
         )
+
+
+def _are_places(places: Any) -> bool:
+    if not isinstance(places, list) or not places:
+        return False
+    return all(isinstance(item, list) and len(item) == 2 and all(map(_is_count, item)) and item[0] for item in places)
 
 
 def _or_zero(index: Mapping[str, Any], name: str) -> Any:

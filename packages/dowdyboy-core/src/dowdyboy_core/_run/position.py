@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+_APART = ("running", "marks", "stride", "apart")
 
 
 @dataclass
@@ -20,6 +22,10 @@ class Position:
         best_epoch: the epoch that it is of.
         val_batch: validation batches that are done of the next epoch, in this process; None while it trains.
         running: the epoch that is under way, or was last; 0 before the first. It is in no checkpoint.
+        marks: where an epoch is so many steps: training steps that were done, number of the pass that went on from
+            there, and the batch of it that the next round of batches began with.
+        stride: how many batches of a pass make a round.
+        apart: whether each process has passes of its own, of data that came dealt out.
     """
 
     epoch: int = 0
@@ -30,6 +36,9 @@ class Position:
     best: float | None = None
     best_epoch: int | None = None
     running: int = 0
+    marks: list[tuple[int, int, int]] = field(default_factory=lambda: [(0, 1, 0)])
+    stride: int = 1
+    apart: bool = False
 
     def end_epoch(self, epoch: int) -> None:
         """Notes that an epoch is over."""
@@ -41,8 +50,31 @@ class Position:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint says of it."""
-        return {name: value for name, value in vars(self).items() if name != "running"}
+        return {name: value for name, value in vars(self).items() if name not in _APART}
 
     def load_state(self, index: Mapping[str, Any]) -> None:
         """Takes up what a checkpoint says."""
         vars(self).update({name: index[name] for name in self.state()}, running=index["epoch"])
+
+    def place(self) -> tuple[int, int]:
+        """The pass over the data, and the batch of it that the next round begins with.
+
+        The batch may lie beyond the end of that pass, and then counts on into the next one: how long a stream is shows
+        only when it has ended.
+        """
+        reached = [mark for mark in self.marks if mark[0] <= self.train_step and mark[2] >= 0]
+        step, number, batch = reached[-1]
+        return number, batch + (self.train_step - step) * self.stride
+
+    def take_place(self, places: Sequence[Sequence[int]], rank: int, world_size: int) -> None:
+        """Goes on from the place in the passes that a checkpoint says.
+
+        Args:
+            places: one of all processes, or one of each where they have passes of their own.
+            rank: the number of this process.
+            world_size: how many there are.
+        """
+        self.apart = len(places) > 1
+        # Of as many processes as before each has its place; of others all begin where the last of those was.
+        number, batch = places[rank] if len(places) == world_size else min(places)
+        self.marks = [(self.train_step, number, batch)]

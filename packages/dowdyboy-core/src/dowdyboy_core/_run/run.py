@@ -98,7 +98,8 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
     streams.seed(config.seed)
     lock = RunLock(out_dir, warn)
     # Of the workers of a process nobody else knows.
-    parts = Assembly(config, backend, streams, warn=warn if backend.rank == 0 else log.warn)
+    position = Position()
+    parts = Assembly(config, backend, streams, warn=warn if backend.rank == 0 else log.warn, position=position)
     return Run(
         config=config,
         backend=backend,
@@ -112,7 +113,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         stepper=Stepper(
             backend, config.accumulate_steps, config.clip_grad_norm, LossScaler(enabled=precision == "fp16")
         ),
-        position=Position(),
+        position=position,
         metrics=MetricLog(
             out_dir / "metrics.jsonl",
             out_dir / "log",

@@ -59,9 +59,13 @@ class Saver:
             apply_weights(self._backend, self._run.parts, snapshot, folder)
             self._run.tell(f"took the weights of {str(folder)!r}")
             return
+        self._check_steps(folder, snapshot.index.get("steps_per_epoch"))
         check_streams(self._backend, self._run.streams, snapshot, folder)
         apply_all(self._run, snapshot, folder)
         self._position.load_state(snapshot.index)
+        if self._config.steps_per_epoch is not None:
+            places = snapshot.index["passes"]
+            self._position.take_place(places, self._backend.rank, self._backend.world_size)
         self._adapt_to_world_size(snapshot)
         # What is still needed: the streams when the loader has been started, and not the weights' memory until then.
         self._resumed = Snapshot(snapshot.index, trees={"rng": snapshot.trees["rng"]})
@@ -70,12 +74,21 @@ class Saver:
         epochs, steps = self._position.epoch, self._position.train_step
         self._run.tell(f"resumed from {str(folder)!r}: {epochs} epochs, {steps} steps")
 
+    def _check_steps(self, folder: Path, saved: int | None) -> None:
+        ours = self._config.steps_per_epoch
+        if saved != ours:
+            raise CheckpointError(
+                f"{str(folder)!r} was saved with steps_per_epoch={saved} and this run has steps_per_epoch={ours}: its "
+                f"epochs are other ones. Give steps_per_epoch={saved} to go on, or load it with weights_only=True."
+            )
+
     def _adapt_to_world_size(self, snapshot: Snapshot) -> None:
         before = int(snapshot.index["world_size"])
         if before == self._backend.world_size:
             return
         # Within an epoch the batches that all processes had done are skipped, as nearly as the new number allows.
-        self._position.batch = self._position.batch * before // self._backend.world_size
+        if self._config.steps_per_epoch is None:  # else the place in the data is kept by itself, and steps stay steps
+            self._position.batch = self._position.batch * before // self._backend.world_size
         if self._position.val_batch is not None:
             self._position.val_batch = self._position.val_batch * before // self._backend.world_size
         self._run.warn(

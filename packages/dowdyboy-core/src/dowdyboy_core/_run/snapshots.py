@@ -39,6 +39,8 @@ def take_snapshot(run: Run, number: int) -> Snapshot:
         "precision": run.precision,
         "metrics_bytes": run.metrics.size(),
         "best_type": run.config.save_best_type,
+        "steps_per_epoch": run.config.steps_per_epoch,
+        "passes": _places(run),
     }
     snapshot = Snapshot(index)
     snapshot.trees["rng"] = backend.gather(run.streams.capture())
@@ -59,6 +61,14 @@ def take_snapshot(run: Run, number: int) -> Snapshot:
         snapshot.trees[f"lr_scheduler_{place}"] = state
     snapshot.trees["scaler"] = run.stepper.scaler.state()
     return snapshot
+
+
+def _places(run: Run) -> list[tuple[int, int]] | None:
+    """Where in its passes over the data the run is; None where a pass is an epoch."""
+    if run.config.steps_per_epoch is None:
+        return None
+    place = run.position.place()
+    return run.backend.gather(place) if run.position.apart else [place]
 
 
 def check_equal_weights(backend: Backend, parts: Assembly) -> None:
