@@ -42,6 +42,7 @@ SCENARIOS = {
         "scenarios.hooks": ["interludes"],
         "scenarios.models": ["uses", "disguise", "thawing", "adversarial", "refusals", "drifting"],
         "scenarios.data": ["parts"],
+        "scenarios.steps": ["passes"],
         "scenarios.frameworks": ["long_training"],
     }.items()
     for name in names

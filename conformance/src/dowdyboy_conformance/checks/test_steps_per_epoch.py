@@ -10,6 +10,7 @@ import pytest
 
 from dowdyboy_conformance._problem import build, data
 from dowdyboy_conformance._resuming import assert_equal, go, outcome, start
+from dowdyboy_conformance._together import Together
 from dowdyboy_conformance.harnesses.harness import Harness
 from dowdyboy_core import CheckpointError, SetupError
 
@@ -165,3 +166,20 @@ def test_the_loaders_can_be_read(harness: Harness, tmp_path: Path) -> None:
         assert getattr(trainer, f"{role}_dataloader") is loader
         with pytest.raises(AttributeError):
             setattr(trainer, f"{role}_dataloader", loader)
+
+
+@pytest.mark.clause("W-27", "D-19", "D-20", "C-7")
+@pytest.mark.parametrize("processes", [2, 3])
+def test_passes_are_dealt_out_as_one_sequence(together: Together, processes: int) -> None:
+    alone = together(1, "passes")[0]
+    ranks = together(processes, "passes")
+    for name, seen in alone.items():
+        for rank in ranks:
+            assert rank[name]["parts"] == rank[name]["whole"], name
+        if name == "dealt out":
+            continue
+        dealt = zip(*(rank[name]["whole"] for rank in ranks), strict=True)
+        assert [batch for row in dealt for batch in row] == seen["whole"], name
+    for number, rank in enumerate(ranks):
+        own = [[number, place % (2 + number)] for place in range(24 // processes)]
+        assert [batch for _, batch in rank["dealt out"]["whole"]] == own

@@ -76,5 +76,5 @@ class Position:
         """
         self.apart = len(places) > 1
         # Of as many processes as before each has its place; of others all begin where the last of those was.
-        number, batch = places[rank] if len(places) == world_size else min(places)
+        number, batch = places[rank] if len(places) == world_size else min(map(list, places))
         self.marks = [(self.train_step, number, batch)]
