@@ -67,7 +67,9 @@ def read_index(path: Path) -> dict[str, Any]:
         index = json.loads(content)
     except ValueError as error:
         raise NotACheckpoint(f"{path}: {error}") from error
-    if not isinstance(index, dict) or index.get("format") != "dowdyboy-checkpoint" or index.get("format_version") != 1:
+    if not isinstance(index, dict) or index.get("format") != "dowdyboy-checkpoint":
+        raise NotACheckpoint(f"{path} has another format")
+    if index.get("format_version") not in (1, 2):
         raise NotACheckpoint(f"{path} has another format")
     digits = str(index.get("sha256")).encode()
     place = content.rfind(digits)

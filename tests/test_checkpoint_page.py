@@ -428,7 +428,7 @@ def test_checkpoints_are_as_the_schema_says(run: Run, name: str) -> None:
         ("checkpoint", {"epoch": -1}),
         ("checkpoint", {"val_batch": "1"}),
         ("checkpoint", {"sha256": "0" * 63}),
-        ("checkpoint", {"format_version": 2}),
+        ("checkpoint", {"format_version": 3}),
         ("checkpoint", {"files": {}}),
         ("scaler", {"clean_steps": 0.5}),
         ("records", {"loss": {"dtype": "float16", "shape": [], "positions": [], "values": {"$array": "x"}}}),

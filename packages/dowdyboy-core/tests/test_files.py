@@ -169,7 +169,7 @@ def test_every_changed_byte_and_every_cut_is_noticed(tmp_path: Path) -> None:
         "{}",
         "null",
         '{"format": "dowdyboy-checkpoint"}',
-        '{"format": "dowdyboy-checkpoint", "format_version": 2, "files": {}}',
+        '{"format": "dowdyboy-checkpoint", "format_version": 3, "files": {}}',
         '{"format": "other", "format_version": 1, "files": {}}',
         "[" * 100_000,
         '{"format": "dowdyboy-checkpoint", "format_version": 1, "files": []}',
@@ -211,9 +211,10 @@ def test_an_index_with_another_digest_is_refused(tmp_path: Path, seal: Any) -> N
 
 def test_an_index_of_a_later_version_says_what_to_read_it_with(tmp_path: Path) -> None:
     write(tmp_path)
-    reseal(tmp_path, format_version=2, dowdyboy="9.1")
+    reseal(tmp_path, format_version=3, dowdyboy="9.1")
     assert refused(tmp_path) == (
-        f"{str(tmp_path)!r} has format version 2; this dowdyboy reads 1. Read it with the version that wrote it: '9.1'."
+        f"{str(tmp_path)!r} has format version 3; this dowdyboy reads 1 and 2. Read it with the version that wrote it: "
+        "'9.1'."
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dowdyboy_conformance._inside import inside
 
-from .mutant import Mutant, caught, change, nothing
+from .mutant import Mutant, caught, change, change_loaders, nothing
 
 if TYPE_CHECKING:
     from pytest import MonkeyPatch
@@ -40,7 +40,10 @@ class PlaceForgotten(Mutant):
     """Resumes with the first pass, wherever the run was."""
 
     def alter(self, patch: MonkeyPatch) -> None:
-        change(_position.Position, "take_place", nothing, patch)
+        def make(original: Any) -> Any:
+            return lambda self, places, rank, world_size: original(self, [[1, 0]], rank, world_size)
+
+        change(_position.Position, "take_place", make, patch)
 
 
 @caught("L-13", "test_another_number_of_steps_is_refused")
@@ -96,10 +99,33 @@ class SamplersDrawnAtOnce(Mutant):
 class EachPassDealtAfresh(Mutant):
     """Has each pass begin with the first process."""
 
+    scenario = "passes"
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            return lambda number, batch, *, compare=False: original(number, batch if compare else 0, compare=compare)
+
+        change_loaders(trainer, lambda loader: change(loader, "_open", make), "train")
+
+
+@caught("D-20", "test_a_pass_without_a_batch_is_an_error")
+class EmptyPassesPassedOver(Mutant):
+    """Takes a pass without a batch for one."""
+
     def alter(self, patch: MonkeyPatch) -> None:
         def make(original: Any) -> Any:
-            return lambda self, number, batch, *, compare=False: original(
-                self, number, batch if compare else 0, compare=compare
-            )
+            def counting(self: Any, batches: Any, before: int = 0) -> Any:
+                yield from original(self, batches, before)
+                self.total = max(1, self.total)
 
-        change(_passes.Passes, "_open", make, patch)
+            return counting
+
+        change(_passes.Counted, "counting", make, patch)
+
+
+@caught("A-4", "test_the_loaders_can_be_read")
+class LoadersKeptSecret(Mutant):
+    """Doesn't give the loader of the training."""
+
+    def alter(self, patch: MonkeyPatch) -> None:
+        change(inside("trainer").Trainer, "train_dataloader", lambda original: property(lambda self: None), patch)
