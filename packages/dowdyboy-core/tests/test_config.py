@@ -36,6 +36,7 @@ GOOD: dict[str, list[Any]] = {
     "accumulate_steps": [4],
     "clip_grad_norm": [None, 1, 0.5, sys.float_info.max],
     "save_steps": [None, 1],
+    "steps_per_epoch": [None, 1],
     "resume": [None, "auto", "some/path", Path("some/path")],
     **{flag: [True, False] for flag in FLAGS},
 }

@@ -30,7 +30,7 @@ class EndlessOrder:
 
 
 def _loaders(harness: Harness, rank: int) -> dict[str, Callable[[], Any]]:
-    """Loaders of 7 batches, of 2, of endlessly many, and of parts that are unequal and dealt out already."""
+    """Loaders of 7 batches, of 1, of endlessly many, and of parts that are unequal and dealt out already."""
     numbers = Indexed(7, lambda index: np.array([index, random.random()], np.float32))
 
     def drawn() -> Iterator[Any]:
@@ -43,7 +43,7 @@ def _loaders(harness: Harness, rank: int) -> dict[str, Callable[[], Any]]:
         "workers": lambda: harness.loader(numbers, 1, shuffle=True, workers=2),
         "endless": lambda: harness.batched_by(numbers, EndlessOrder()),
         "stream": lambda: Restarted(drawn),
-        "short": lambda: [[0.0], [1.0]],
+        "short": lambda: [[0.0]],
         "dealt out": lambda: Declared(lambda: iter(mine), True),
     }
 

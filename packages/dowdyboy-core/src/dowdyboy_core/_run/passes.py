@@ -183,5 +183,5 @@ class Passes(EpochLoader):
             # The next round begins that far into the pass that follows; below 0 if another process is in this one yet.
             number, batch = number + 1, batch + (step - before) * stride - total
             one = self._open(number, batch)
-            del marks[: -2 if len(marks) > 2 else 0]
-            marks.append((step, number, batch))
+            # Of what is read ahead by a batch none counts yet, and so the mark before is still needed.
+            marks[:] = [mark for mark in marks if mark[0] < step][-2:] + [(step, number, batch)]

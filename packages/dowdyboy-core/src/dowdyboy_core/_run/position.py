@@ -60,10 +60,9 @@ class Position:
         """The pass over the data, and the batch of it that the next round begins with.
 
         The batch may lie beyond the end of that pass, and then counts on into the next one: how long a stream is shows
-        only when it has ended.
+        only when it has ended. In another process than the first it may lie before the start, by less than its rank.
         """
-        reached = [mark for mark in self.marks if mark[0] <= self.train_step and mark[2] >= 0]
-        step, number, batch = reached[-1]
+        step, number, batch = [mark for mark in self.marks if mark[0] <= self.train_step][-1]
         return number, batch + (self.train_step - step) * self.stride
 
     def take_place(self, places: Sequence[Sequence[int]], rank: int, world_size: int) -> None:
