@@ -19,7 +19,15 @@ FLAGS = (
     "cpu", "enable_save_checkpoint", "save_best", "save_last", "auto_optimize", "auto_schedule", "auto_free",
     "find_unused_parameters", "disable_tqdm", "sync_bn",
 )  # fmt: skip
-AT_LEAST = {"epoch": 1, "save_interval": 1, "val_interval": 1, "accumulate_steps": 1, "save_steps": 1, "seed": 0}
+AT_LEAST = {
+    "epoch": 1,
+    "save_interval": 1,
+    "val_interval": 1,
+    "accumulate_steps": 1,
+    "save_steps": 1,
+    "steps_per_epoch": 1,
+    "seed": 0,
+}
 
 GOOD: dict[str, list[Any]] = {
     "name": ["run", "X", "a b", "模型-1", "x.y_z%", "…"],
@@ -53,7 +61,7 @@ BAD: dict[str, list[Any]] = {
     "resume": ["", 3, True, b"auto"],
     **{flag: [None, 0, 1, "True", np.True_] for flag in FLAGS},
     **{
-        name: [least - 1, float(least), True, "1", math.nan] + ([] if name == "save_steps" else [None])
+        name: [least - 1, float(least), True, "1", math.nan] + ([] if name in ("save_steps", "steps_per_epoch") else [None])
         for name, least in AT_LEAST.items()
     },
 }  # fmt: skip

@@ -184,4 +184,4 @@ class Passes(EpochLoader):
             number, batch = number + 1, batch + (step - before) * stride - total
             one = self._open(number, batch)
             # Of what is read ahead by a batch none counts yet, and so the mark before is still needed.
-            marks[:] = [mark for mark in marks if mark[0] < step][-2:] + [(step, number, batch)]
+            marks[:] = [*[mark for mark in marks if mark[0] < step][-2:], (step, number, batch)]
