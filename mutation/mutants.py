@@ -121,9 +121,19 @@ class _Finder(MutationVisitor):
         return False
 
 
+def path_of(module: str) -> Path:
+    """The file of a module of the core, which goes by its place in the package: ``_run.saver``."""
+    return PACKAGE / f"{module.replace('.', '/')}.py"
+
+
+def module_of(path: Path) -> str:
+    """The module of the core that a file holds."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
 def mutants_of(module: str) -> list[Mutant]:
     """All mutants of the functions of one module of the core."""
-    source = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+    source = path_of(module).read_text(encoding="utf-8")
     plain = TRANSPARENT.sub(r"\1# @\2", source)
     finder = _Finder()
     tree = MetadataWrapper(cst.parse_module(plain))
@@ -202,7 +212,7 @@ def live_functions() -> dict[tuple[str, str, int], list[FunctionType]]:
 
 def put_in_place(mutant: Mutant, functions: dict[tuple[str, str, int], list[FunctionType]]) -> str | None:
     """Gives every function that has the original's code the mutant's; returns what stands against it, if anything."""
-    path = PACKAGE / f"{mutant.module}.py"
+    path = path_of(mutant.module)
     originals = _codes(compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True))
     try:
         tree = ast.parse(mutant.source)
@@ -267,7 +277,7 @@ def _keeping_the_class(tree: ast.Module) -> ast.Module:
 
 def _put_defaults(function: FunctionType, mutant: Mutant, tree: ast.AST) -> None:
     """Has the defaults be those of the mutant, where they are mutated."""
-    path = PACKAGE / f"{mutant.module}.py"
+    path = path_of(mutant.module)
     index = _index_of(mutant, tree)[1]
     sides = []
     for source in (path.read_text(encoding="utf-8"), mutant.source):

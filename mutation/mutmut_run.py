@@ -1,4 +1,4 @@
-"""Tries the mutants of modules of the core: ``python mutation/mutmut_run.py _order _rng``; all without names.
+"""Tries the mutants of modules of the core: ``python mutation/mutmut_run.py _run.saver rand``; all without names.
 
 What was found stays in .mutation/; report.py reads it.
 """
@@ -58,7 +58,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", metavar="TEXT", help="only the mutants whose key has this text")
     parser.add_argument("--pause-while", metavar="FILE", help="start nothing while this file exists")
     given = parser.parse_args(arguments)
-    known = sorted(path.stem for path in (ROOT / "packages/dowdyboy-core/src/dowdyboy_core").glob("*.py"))
+    package = ROOT / "packages/dowdyboy-core/src/dowdyboy_core"
+    files = [path.relative_to(package).with_suffix("") for path in package.rglob("*.py") if path.stem != "__init__"]
+    known = sorted(".".join(path.parts) for path in files)
     for name in given.modules:
         if name not in known:
             parser.error(f"{name!r} is no module of dowdyboy_core: {', '.join(known)}")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mutants import PACKAGE, Mutant, live_functions, mutants_of, put_in_place
+from mutants import PACKAGE, Mutant, live_functions, module_of, mutants_of, put_in_place
 
 STATE = Path(__file__).parents[1] / ".mutation"
 REACHED, RESULTS = STATE / "reached.json", STATE / "results.json"
@@ -104,7 +104,7 @@ class Reach:
             for line, contexts in data.contexts_by_lineno(file).items():
                 for context in contexts:
                     if context:
-                        reached.setdefault(context, {}).setdefault(Path(file).stem, []).append(line)
+                        reached.setdefault(context, {}).setdefault(module_of(Path(file)), []).append(line)
         for name, seconds in self.seconds.items():
             if name not in self.failed and name in reached:
                 noted[name] = {"seconds": seconds, "lines": reached[name]}

@@ -35,6 +35,7 @@ CORE, TORCH, PADDLE, CONFORMANCE = (
 SOURCES = [CORE, TORCH, PADDLE, CONFORMANCE]
 
 MODULE_LINES = 350
+LONGER = {"packages/dowdyboy-core/src/dowdyboy_core/trainer.py": 560}  # docs/adr/0006
 FUNCTION_LINES = 60  # without the docstring
 TOOLS = {"mypy", "pytest", "python", "ruff", "tensorboard", "torchrun", "visualdl"}
 CAN_RUN_CODE = {"_pickle", "cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
@@ -190,7 +191,7 @@ def test_core_bans_what_the_root_bans() -> None:
 
 def test_modules_are_short() -> None:
     lines = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in modules(*SOURCES)}
-    assert not {path: count for path, count in lines.items() if count > MODULE_LINES}
+    assert not {path: count for path, count in lines.items() if count > LONGER.get(path, MODULE_LINES)}
 
 
 def test_functions_are_short() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import sys
 import time
 from pathlib import Path
@@ -34,6 +35,7 @@ go(run)
 def test_a_run_is_saved_when_its_terminal_is_closed(tmp_path: Path) -> None:
     pid, terminal = pty.fork()
     if not pid:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is ignored in all that nohup has started
         os.execv(sys.executable, [sys.executable, "-c", RUN, str(tmp_path)])
     latest = time.monotonic() + 60
     while not (tmp_path / "begun").exists():

@@ -14,7 +14,7 @@ import pytest
 
 from dowdyboy_conformance.mutants import CONTROL, EXPECTED, Spoilt, backend_of
 
-CHECKS = Path(sys.modules[Spoilt.__module__].__file__ or "").parent / "checks"
+CHECKS = Path(sys.modules[Spoilt.__module__].__file__ or "").parents[1] / "checks"
 MANIFEST = Path(__file__).with_name("manifest.txt")
 Outcomes = dict[str, dict[str, list[str]]]
 
@@ -42,7 +42,10 @@ def test_every_mutant_has_a_name_of_its_own() -> None:
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
-    """For each backend and check what came of it: '' or the text of the failure, for each set of parameters."""
+    """For each backend and check what came of it: '' or the text of the failure, for each set of parameters.
+
+    Once a mutant was caught by a check, the other parameters of that are skipped.
+    """
     report = tmp_path_factory.mktemp("mutants") / "report.xml"
     backends = ",".join(backend_of(mutant) for mutant in (CONTROL, *EXPECTED))
     command = [sys.executable, "-m", "pytest", str(CHECKS), "-q", "--backend", backends, f"--junitxml={report}"]

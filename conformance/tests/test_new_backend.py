@@ -105,7 +105,7 @@ def test_the_files_that_it_links_to_are_there() -> None:
 
 
 def test_the_checks_that_it_shows_are_those_of_the_suite() -> None:
-    sources = Path(sys.modules[Harness.__module__].__file__ or "").parent
+    sources = Path(sys.modules[Harness.__module__].__file__ or "").parents[1]
     suite = "".join(path.read_text(encoding="utf-8") for path in sources.rglob("*.py"))
     [section] = re.findall(r"^## Add a clause.+", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     shown = [

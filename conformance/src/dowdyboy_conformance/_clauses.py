@@ -5,19 +5,19 @@ from __future__ import annotations
 TOPICS = {
     "A": ("API", 9),
     "F": ("fields", 9),
-    "H": ("hooks", 7),
-    "L": ("loop order", 14),
-    "R": ("records", 7),
+    "H": ("hooks", 9),
+    "L": ("loop order", 17),
+    "R": ("records", 9),
     "D": ("data", 20),
     "S": ("randomness", 6),
-    "P": ("precision", 4),
+    "P": ("precision", 5),
     "C": ("checkpoints", 25),
-    "B": ("best and last", 10),
+    "B": ("best and last", 12),
     "G": ("logs", 13),
-    "O": ("optimizing", 8),
+    "O": ("optimizing", 12),
     "U": ("utilities", 6),
-    "X": ("errors", 3),
-    "W": ("several processes", 27),
+    "X": ("errors", 4),
+    "W": ("several processes", 28),
     "N": ("numbers across frameworks", 5),
 }
 """For each topic its name and the number of its clauses."""
@@ -25,5 +25,7 @@ TOPICS = {
 CLAUSES = {f"{topic}-{number + 1}": topic for topic, (_, count) in TOPICS.items() for number in range(count)}
 """The topic of each clause, in the order of the spec."""
 
-UNCHECKED: dict[str, str] = {}
+UNCHECKED: dict[str, str] = {
+    "O-10": "the reference has no sparse gradients; each package has tests of its framework's",
+}
 """Clauses without a check, each with the reason."""

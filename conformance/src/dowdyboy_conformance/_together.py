@@ -40,9 +40,11 @@ SCENARIOS = {
             "stopping",
         ],
         "scenarios.hooks": ["interludes"],
+        "scenarios.ending": ["ending"],
         "scenarios.models": ["uses", "disguise", "thawing", "adversarial", "refusals", "drifting"],
         "scenarios.data": ["parts"],
         "scenarios.steps": ["passes"],
+        "scenarios.records": ["samples"],
         "scenarios.frameworks": ["long_training"],
     }.items()
     for name in names

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._disk.files import Content, read_index, write_folder
+from dowdyboy_core._disk.files import Content, numbered, read_index, write_folder
 from dowdyboy_core._disk.folders import UNFINISHED
-from dowdyboy_core._run.checkpoints import CheckpointFolder, Snapshot, numbered, read_snapshot
+from dowdyboy_core._run.checkpoints import CheckpointFolder, Snapshot, read_snapshot
 
 MISSING = object()
 

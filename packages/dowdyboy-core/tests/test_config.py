@@ -20,14 +20,10 @@ FLAGS = (
     "find_unused_parameters", "disable_tqdm", "sync_bn",
 )  # fmt: skip
 AT_LEAST = {
-    "epoch": 1,
-    "save_interval": 1,
-    "val_interval": 1,
-    "accumulate_steps": 1,
-    "save_steps": 1,
-    "steps_per_epoch": 1,
-    "seed": 0,
-}
+    "epoch": 1, "save_interval": 1, "val_interval": 1, "accumulate_steps": 1, "save_steps": 1, "steps_per_epoch": 1,
+    "early_stop": 1, "seed": 0,
+}  # fmt: skip
+OPTIONAL = ("save_steps", "steps_per_epoch", "early_stop")
 
 GOOD: dict[str, list[Any]] = {
     "name": ["run", "X", "a b", "模型-1", "x.y_z%", "…"],
@@ -46,6 +42,9 @@ GOOD: dict[str, list[Any]] = {
     "save_steps": [None, 1],
     "steps_per_epoch": [None, 1],
     "resume": [None, "auto", "some/path", Path("some/path")],
+    "schedule_by": ["epoch", "step", ["step"], ("epoch", "step")],
+    "early_stop": [None, 1],
+    "early_stop_delta": [0.0, 0],
     **{flag: [True, False] for flag in FLAGS},
 }
 BAD: dict[str, list[Any]] = {
@@ -59,9 +58,11 @@ BAD: dict[str, list[Any]] = {
                [None], [True], b"0", {"gpu"}, object()],
     "clip_grad_norm": [0, -1, 0.0, math.nan, math.inf, True, "1", 10**400],
     "resume": ["", 3, True, b"auto"],
+    "schedule_by": ["", "STEP", None, 1, [], [None], {"step"}, b"step"],
+    "early_stop_delta": [None, -1, -0.5, math.nan, math.inf, True, "1", 10**400],
     **{flag: [None, 0, 1, "True", np.True_] for flag in FLAGS},
     **{
-        name: [least - 1, float(least), True, "1", math.nan] + ([] if name in ("save_steps", "steps_per_epoch") else [None])
+        name: [least - 1, float(least), True, "1", math.nan] + ([] if name in OPTIONAL else [None])
         for name, least in AT_LEAST.items()
     },
 }  # fmt: skip

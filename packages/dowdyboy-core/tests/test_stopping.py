@@ -80,16 +80,21 @@ class Others:
     """The other processes of a job, by the numbers that they give to one question after another.
 
     Attributes:
-        heard: the numbers that this process gave to each.
+        heard: the numbers that this process gave to each, without the last.
+        ends: the last, which says whether the fit is to end.
     """
 
-    def __init__(self, *answers: tuple[int, int, int]) -> None:
+    def __init__(self, *answers: tuple[int, ...]) -> None:
         self.answers = list(answers)
         self.heard: list[tuple[int, ...]] = []
+        self.ends: list[list[int]] = []
 
     def largest(self, numbers: Sequence[int]) -> list[int]:
-        self.heard.append(tuple(map(int, numbers)))
-        return [max(pair) for pair in zip(numbers, self.answers.pop(0), strict=True)]
+        numbers = list(map(int, numbers))
+        self.heard.append(tuple(numbers[:3]))
+        self.ends.append(numbers[3:])
+        answers = [*self.answers.pop(0), 0][:4]
+        return [max(pair) for pair in zip(numbers, answers, strict=True)]
 
 
 NOTHING_YET = (0, -1, 1)

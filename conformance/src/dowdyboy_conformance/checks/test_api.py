@@ -54,6 +54,7 @@ METHODS = {
     "set_optimizers": "optimizer_list, lr_scheduler_list=None",
     "get_optimizers": "",
     "backward": "loss",
+    "stop": "",
     "zero_grad": "optimizer",
     "step": "optimizer=None, lr_scheduler=None",
     "device": "",
@@ -61,15 +62,15 @@ METHODS = {
     "is_main_process": "",
     "print": "txt",
     "log": "value_dict, step",
-    "set_records": "value_dict",
+    "set_records": "value_dict, *, samples=False",
     "get_records": "",
     "set_bar_state": "state_dict",
-    "fit": "train_step, val_step=None, on_epoch_end=None",
+    "fit": "train_step, val_step=None, on_epoch_end=None, *, on_epoch_begin=None, on_step_end=None",
     "test": "test_step, on_test_end=None",
     "load_checkpoint": "checkpoint_dir, *, weights_only=False",
     "wait_for_checkpoint": "",
 }
-PROPERTIES = {"epoch", "global_step", "rank", "world_size", "precision"}
+PROPERTIES = {"epoch", "global_step", "rank", "world_size", "precision", "best", "schedule_steps"}
 
 
 @pytest.mark.clause("A-1")

@@ -32,6 +32,8 @@ INDEX_KEYS = {
     "seed",
     "precision",
     "metrics_bytes",
+    "steps_per_epoch",
+    "passes",
     "epoch",
     "batch",
     "train_step",
@@ -40,6 +42,9 @@ INDEX_KEYS = {
     "best",
     "best_type",
     "best_epoch",
+    "to_beat",
+    "since_better",
+    "schedule_by",
     "files",
     "sha256",
 }
@@ -202,7 +207,9 @@ MISFITS: dict[str, tuple[Callable[[Harness, Run], None], str]] = {
         "saved.",
     ),
     "optimizers": (
-        lambda harness, run: run.trainer.set_optimizers([run.optimizer, run.optimizer]),
+        lambda harness, run: run.trainer.set_optimizers(
+            [run.optimizer, harness.optimizer("adam", [run.model], 0.1).optimizer]
+        ),
         "holds 1 optimizers and the trainer has 2. Give as many as when it was saved, or load the weights alone with "
         "weights_only=True.",
     ),

@@ -40,6 +40,10 @@ DEFAULTS = {
     "save_steps": None,
     "steps_per_epoch": None,
     "resume": None,
+    "schedule_by": "epoch",
+    "early_stop": None,
+    "early_stop_delta": 0.0,
+    "nonfinite": "warn",
 }
 AT_LEAST_ONE = "is not acceptable. Give an int of at least 1"
 BAD = [

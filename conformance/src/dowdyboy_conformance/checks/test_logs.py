@@ -200,6 +200,7 @@ def test_tensors_are_read_only_when_something_is_drawn(
 ) -> None:
     settings: dict[str, Any] = {"accumulate_steps": 2, "clip_grad_norm": 1.0, "disable_tqdm": display == "nothing"}
     run = build(harness, tmp_path, samples=240, **settings)
+    run.trainer._backend.asynchronous = True  # or the loss is read in its step, where that waits for nothing (L-13)
     events = _events_of_display(run, monkeypatch, bar=display == "bar")
     value = harness.tensor(np.float32(0.5))
 

@@ -62,7 +62,7 @@ def seen_by(harness: Harness, out_dir: Path, loader: Any = None, **changed: Any)
     return batches, events
 
 
-@pytest.mark.clause("L-13", "D-19")
+@pytest.mark.clause("L-16", "D-19")
 def test_an_epoch_is_so_many_steps(harness: Harness, tmp_path: Path) -> None:
     passes, _ = seen_by(harness, tmp_path / "passes", epoch=4)
     batches, events = seen_by(harness, tmp_path / "steps", epoch=2, steps_per_epoch=5)
@@ -74,7 +74,7 @@ def test_an_epoch_is_so_many_steps(harness: Harness, tmp_path: Path) -> None:
     assert short == passes[:10]
 
 
-@pytest.mark.clause("L-14", "O-2")
+@pytest.mark.clause("L-17", "O-2")
 def test_the_end_of_a_period_closes_the_window(harness: Harness, tmp_path: Path) -> None:
     whole, short = (
         build(harness, tmp_path / str(steps), epoch=epoch, batch_size=2, accumulate_steps=4, steps_per_epoch=steps)
@@ -88,7 +88,7 @@ def test_the_end_of_a_period_closes_the_window(harness: Harness, tmp_path: Path)
         assert not np.array_equal(whole.parameters()[name], value) or not value.any()
 
 
-@pytest.mark.clause("L-13", "D-19", "C-7")
+@pytest.mark.clause("L-16", "D-19", "C-7")
 @pytest.mark.parametrize(
     ("kill_at", "save_steps", "workers", "window"), [(4, 1, 0, 1), (6, None, 2, 1), (8, 1, 2, 2), (10, 1, 0, 4)]
 )
@@ -104,7 +104,7 @@ def test_it_is_resumed_bitwise(
     assert_equal(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
 
 
-@pytest.mark.clause("L-13")
+@pytest.mark.clause("L-16")
 def test_another_number_of_steps_is_refused(harness: Harness, tmp_path: Path) -> None:
     go(start(harness, tmp_path, steps_per_epoch=2, epoch=1))
     saved = tmp_path / "checkpoint" / "last_epoch_1"
@@ -148,7 +148,7 @@ def test_lists_and_streams_go_on(harness: Harness, tmp_path: Path) -> None:
 
 
 @pytest.mark.clause("D-20")
-def test_a_pass_without_a_batch_is_an_error(harness: Harness, tmp_path: Path) -> None:
+def test_an_empty_pass_is_an_error(harness: Harness, tmp_path: Path) -> None:
     batches = list(build(harness, tmp_path / "made").trainer.train_dataloader)
     with pytest.raises(SetupError) as caught:
         seen_by(harness, tmp_path / "run", Told(batches, empty=(2,)), epoch=2, steps_per_epoch=4)
@@ -168,7 +168,7 @@ def test_the_loaders_can_be_read(harness: Harness, tmp_path: Path) -> None:
             setattr(trainer, f"{role}_dataloader", loader)
 
 
-@pytest.mark.clause("W-27", "D-19", "D-20", "C-7")
+@pytest.mark.clause("W-28", "D-19", "D-20", "C-7")
 @pytest.mark.parametrize("processes", [2, 3])
 def test_passes_are_dealt_out_as_one_sequence(together: Together, processes: int) -> None:
     alone = together(1, "passes")[0]

@@ -16,6 +16,9 @@ Floats = NDArray[np.floating[Any]]
 Layers = Sequence[tuple[Floats, Floats]]
 """Weight of shape (out, in) and bias of shape (out,) of each linear layer."""
 
+COSINE_STEPS = 6
+"""How many steps the schedule ``'cosine'`` is made for."""
+
 
 class Optimizing(NamedTuple):
     """An optimizer and the scheduler made for it, if any."""
@@ -100,8 +103,9 @@ class Harness(ABC):
                 ``'adamw'``, the same with a decoupled weight decay of 0.01.
             models: the models.
             lr: the learning rate.
-            schedule: ``'step'`` halves the rate at each step; ``'plateau'`` does so when a value has not become better
-                by a factor of 1e-4 (patience 0).
+            schedule: ``'step'`` halves the rate at each step; ``'cosine'`` lowers it to 0 along half a cosine of
+                ``COSINE_STEPS`` steps, and says for how many it is made; ``'plateau'`` halves it when a value has not
+                become better by a factor of 1e-4 (patience 0).
             mode: whether a smaller or a larger value is better for ``'plateau'``.
         """
 

@@ -25,9 +25,9 @@ from ..reference.framework.layers import (
     Sequential,
     Tanh,
 )
-from ..reference.framework.optim import SGD, Adam, Optimizer, ReduceOnPlateau, StepDecay
+from ..reference.framework.optim import SGD, Adam, CosineDecay, Optimizer, ReduceOnPlateau, StepDecay
 from ..reference.framework.tensor import Tensor, is_recording
-from .harness import Floats, Harness, Layers, Optimizing
+from .harness import COSINE_STEPS, Floats, Harness, Layers, Optimizing
 
 
 class _Stream(IterableDataset):
@@ -107,6 +107,8 @@ class NumpyHarness(Harness):
             return Optimizing(optimizer, None)
         if schedule == "step":
             return Optimizing(optimizer, StepDecay(optimizer, 0.5))
+        if schedule == "cosine":
+            return Optimizing(optimizer, CosineDecay(optimizer, COSINE_STEPS))
         return Optimizing(optimizer, ReduceOnPlateau(optimizer, mode, 0.5))
 
     def learning_rate(self, optimizer: Any) -> float:

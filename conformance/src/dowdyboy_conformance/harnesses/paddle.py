@@ -14,7 +14,7 @@ from paddle.optimizer import lr as schedulers
 from dowdyboy_core import TrainerConfig
 from dowdyboy_paddle import Trainer
 
-from .harness import Floats, Harness, Layers, Optimizing
+from .harness import COSINE_STEPS, Floats, Harness, Layers, Optimizing
 
 
 class _Stream(paddle.io.IterableDataset):  # type: ignore[type-arg]
@@ -109,6 +109,8 @@ class PaddleHarness(Harness):
         direction: Any = mode
         if schedule == "step":
             scheduler = schedulers.StepDecay(lr, step_size=1, gamma=0.5)
+        elif schedule == "cosine":
+            scheduler = schedulers.CosineAnnealingDecay(lr, COSINE_STEPS)
         elif schedule == "plateau":
             scheduler = schedulers.ReduceOnPlateau(lr, mode=direction, factor=0.5, patience=0)
         rate = lr if scheduler is None else scheduler

@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 from dowdyboy_core import TrainerConfig
 from dowdyboy_torch import Trainer
 
-from .harness import Floats, Harness, Layers, Optimizing
+from .harness import COSINE_STEPS, Floats, Harness, Layers, Optimizing
 
 
 class _Stream(torch.utils.data.IterableDataset[Any]):
@@ -97,6 +97,8 @@ class TorchHarness(Harness):
             return Optimizing(optimizer, None)
         if schedule == "step":
             return Optimizing(optimizer, lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5))
+        if schedule == "cosine":
+            return Optimizing(optimizer, lr_scheduler.CosineAnnealingLR(optimizer, COSINE_STEPS))
         direction: Any = mode
         plateau = lr_scheduler.ReduceLROnPlateau(optimizer, mode=direction, factor=0.5, patience=0)
         return Optimizing(optimizer, plateau)

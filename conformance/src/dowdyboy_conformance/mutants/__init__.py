@@ -8,6 +8,7 @@ A mutant is a harness like any other, in one of the modules of this folder, by t
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import pkgutil
 from collections.abc import Generator
 
@@ -19,8 +20,9 @@ __all__ = ["CONTROL", "EXPECTED", "Spoilt", "backend_of"]
 
 CONTROL = Mutant
 
-for _module in sorted(found.name for found in pkgutil.iter_modules(__path__)):
-    importlib.import_module(f"{__name__}.{_module}")
+if multiprocessing.parent_process() is None:  # one that a check starts needs its own mutant alone, and so no PyTorch
+    for _module in sorted(found.name for found in pkgutil.iter_modules(__path__)):
+        importlib.import_module(f"{__name__}.{_module}")
 _all: list[type[Spoilt]] = [CONTROL, *EXPECTED]
 globals().update({mutant.__name__: mutant for mutant in _all})
 
@@ -45,12 +47,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = kept
 
 
+_CAUGHT: set[tuple[type[Spoilt], str]] = set()
+"""Which mutant was caught by which check, in this process."""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Has a mutant's alterations last for the time of one check, since other harnesses have checks in this process."""
+    """Has a mutant's alterations last for the time of one check, since other harnesses have checks in this process.
+
+    A check that has caught a mutant with some of its parameters need not be run with the others.
+    """
     callspec = getattr(item, "callspec", None)
     harness = None if callspec is None else callspec.params.get("harness")
-    with pytest.MonkeyPatch.context() as patch:
-        if isinstance(harness, Spoilt):
-            harness.alter(patch)
+    if not isinstance(harness, Spoilt):
         return (yield)
+    place = type(harness), item.name.partition("[")[0]
+    if place in _CAUGHT:
+        pytest.skip("caught already, with other parameters")
+    with pytest.MonkeyPatch.context() as patch:
+        harness.alter(patch)
+        try:
+            return (yield)
+        except AssertionError:
+            _CAUGHT.add(place)
+            raise

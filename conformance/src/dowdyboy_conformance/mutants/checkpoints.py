@@ -122,7 +122,8 @@ class SavedByASignal(Mutant):
     def spoil(self, trainer: Any) -> None:
         def make(original: Any) -> Any:
             def stop(ep: int, signum: Any) -> None:
-                trainer.config = dataclasses.replace(trainer.config, enable_save_checkpoint=signum is not None)
+                saver = trainer._saver
+                saver._config = dataclasses.replace(trainer.config, enable_save_checkpoint=signum is not None)
                 original(ep, signum)
 
             return stop

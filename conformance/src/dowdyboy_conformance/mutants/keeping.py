@@ -54,7 +54,7 @@ class LastKeptAlways(Mutant):
     """Keeps the last checkpoint although it isn't wanted."""
 
     def spoil(self, trainer: Any) -> None:
-        trainer.config = dataclasses.replace(trainer.config, save_last=True)
+        trainer._saver._config = dataclasses.replace(trainer.config, save_last=True)
 
 
 @caught("B-7", "test_epochs_are_kept_at_an_interval")
@@ -62,7 +62,7 @@ class EveryEpochKept(Mutant):
     """Keeps every epoch, whatever the interval."""
 
     def spoil(self, trainer: Any) -> None:
-        trainer.config = dataclasses.replace(trainer.config, save_interval=1)
+        trainer._saver._config = dataclasses.replace(trainer.config, save_interval=1)
 
 
 @caught("B-8", "test_nothing_is_saved_where_saving_is_off")
@@ -101,7 +101,7 @@ class WeightsAlone(Mutant):
         def make(original: Any) -> Any:
             return lambda folder, weights_only=False: original(folder, weights_only=True)
 
-        change(trainer, "load_checkpoint", make)
+        change(trainer._saver, "load", make)
 
 
 @caught("C-11", "test_auto_takes_the_newest_whole_checkpoint")

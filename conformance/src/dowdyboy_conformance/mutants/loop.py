@@ -110,7 +110,7 @@ class AllOrNoSchedulers(Mutant):
         def make(original: Any) -> Any:
             return lambda: None if None in trainer._parts.schedulers else original()
 
-        change(trainer._following, "step_clocked", make)
+        change(trainer._schedules, "step_epoch", make)
 
 
 @caught("L-5", "test_a_plateau_scheduler_follows_the_mean_of_the_record")
@@ -126,7 +126,9 @@ class SchedulesAlways(Mutant):
     """Steps the schedulers although that is left to the script."""
 
     def spoil(self, trainer: Any) -> None:
-        trainer.config = dataclasses.replace(trainer.config, auto_schedule=True)
+        always = dataclasses.replace(trainer.config, auto_schedule=True)
+        for part in (trainer._schedules, trainer._following):
+            change(part, "_config", lambda original: always)
 
 
 @caught("O-3", "test_each_optimizer_is_clipped_by_itself")

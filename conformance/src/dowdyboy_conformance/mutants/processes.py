@@ -48,7 +48,7 @@ class AugmentedByRank(Mutant):
             def opened(original: Any) -> Any:
                 def open_loader(parts: Any, share: Any) -> Any:
                     inner = original(parts, share)
-                    change(inner, "_keys", make)
+                    change(inner, "keys", make)
                     return inner
 
                 return open_loader

@@ -67,11 +67,11 @@ class EveryoneLogs(Mutant):
 
 def _as_main(trainer: Any, action: Any) -> Any:
     def log(*args: Any) -> None:
-        trainer.is_main_process = lambda: True
+        rank, trainer._backend.rank = trainer._backend.rank, 0
         try:
             action(*args)
         finally:
-            del trainer.is_main_process
+            trainer._backend.rank = rank
 
     return log
 

@@ -156,7 +156,7 @@ class RunLogWiped(Mutant):
     """Begins the run log anew."""
 
     def spoil(self, trainer: Any) -> None:
-        path = trainer._out_dir / f"{trainer.config.name}_run.log"
+        path = trainer._run.out_dir / f"{trainer.config.name}_run.log"
         path.write_text("")
 
 

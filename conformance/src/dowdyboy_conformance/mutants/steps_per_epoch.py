@@ -18,7 +18,7 @@ _saver = inside("_run.saver")
 _epochs = inside("_run.epochs")
 
 
-@caught("L-13", "test_an_epoch_is_so_many_steps", "test_lists_and_streams_go_on")
+@caught("L-16", "test_an_epoch_is_so_many_steps", "test_lists_and_streams_go_on")
 class EachEpochStartsOver(Mutant):
     """Begins each epoch with the start of a pass."""
 
@@ -35,7 +35,7 @@ def _afresh(original: Any) -> Any:
     return epoch
 
 
-@caught("L-13", "test_it_is_resumed_bitwise")
+@caught("L-16", "test_it_is_resumed_bitwise")
 class PlaceForgotten(Mutant):
     """Resumes with the first pass, wherever the run was."""
 
@@ -46,7 +46,7 @@ class PlaceForgotten(Mutant):
         change(_position.Position, "take_place", make, patch)
 
 
-@caught("L-13", "test_another_number_of_steps_is_refused")
+@caught("L-16", "test_another_number_of_steps_is_refused")
 class OtherStepsTaken(Mutant):
     """Goes on from a checkpoint of another steps_per_epoch."""
 
@@ -54,7 +54,7 @@ class OtherStepsTaken(Mutant):
         change(_saver.Saver, "_check_steps", nothing, patch)
 
 
-@caught("L-14", "test_the_end_of_a_period_closes_the_window")
+@caught("L-17", "test_the_end_of_a_period_closes_the_window")
 class WindowsGoOn(Mutant):
     """Reads on beyond the end of an epoch, which then closes no window."""
 
@@ -95,7 +95,7 @@ class SamplersDrawnAtOnce(Mutant):
         change(_epochs, "asked_lazily", make, patch)
 
 
-@caught("W-27", "test_passes_are_dealt_out_as_one_sequence")
+@caught("W-28", "test_passes_are_dealt_out_as_one_sequence")
 class EachPassDealtAfresh(Mutant):
     """Has each pass begin with the first process."""
 
@@ -115,7 +115,7 @@ class _Some(int):
         return True
 
 
-@caught("D-20", "test_a_pass_without_a_batch_is_an_error")
+@caught("D-20", "test_an_empty_pass_is_an_error")
 class EmptyPassesPassedOver(Mutant):
     """Takes a pass without a batch for one."""
 

@@ -137,7 +137,7 @@ class NanIsBest(Mutant):
         def make(original: Any) -> Any:
             return lambda ep, value: original(ep, value if value is None or math.isfinite(value) else 3e38)
 
-        change(trainer._saver, "end_epoch", make)
+        change(trainer._saver, "note_value", make)
 
 
 @caught("B-9", "test_a_resumed_fit_knows_the_best_so_far")

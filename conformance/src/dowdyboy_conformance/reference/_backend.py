@@ -28,7 +28,7 @@ from . import _data, _distributed, _state
 from ._tracker import JsonLinesTracker
 from .framework import random
 from .framework.layers import Module
-from .framework.optim import Optimizer, ReduceOnPlateau
+from .framework.optim import CosineDecay, Optimizer, ReduceOnPlateau
 from .framework.tensor import Tensor, no_gradients, quiet
 
 
@@ -185,6 +185,9 @@ class NumpyBackend(Backend):
     def step_scheduler(self, scheduler: Any, value: float | None) -> None:
         scheduler.step() if value is None else scheduler.step(value)
 
+    def schedule_length(self, scheduler: Any) -> int | None:
+        return scheduler.length if isinstance(scheduler, CosineDecay) else None
+
     # ---- computing
 
     def forward_context(self, training: bool) -> AbstractContextManager[Any]:
@@ -202,6 +205,8 @@ class NumpyBackend(Backend):
         return Tensor(value.data.copy())
 
     def stack(self, values: Sequence[Any], dtype: str) -> Any:
+        if isinstance(values, np.ndarray):
+            return Tensor(values.astype(dtype))
         arrays = [value.data if isinstance(value, Tensor) else value for value in values]
         return Tensor(np.stack([np.asarray(array, dtype) for array in arrays]))
 

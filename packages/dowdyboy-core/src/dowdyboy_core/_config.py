@@ -15,6 +15,8 @@ from ._errors import ConfigError
 
 PRECISIONS = ("no", "fp16", "bf16")
 BEST_TYPES = ("min", "max")
+SCHEDULE_BY = ("epoch", "step")
+NONFINITE = ("warn", "stop", "ignore")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,13 @@ class TrainerConfig:
         save_steps: also refresh the last checkpoint every this many training steps; ``None`` is off.
         resume: where ``fit`` goes on from: ``None`` starts fresh, ``'auto'`` takes the newest whole checkpoint
             in ``out_dir`` if there is one, anything else is the path of a checkpoint.
+        schedule_by: when ``auto_schedule`` steps the schedulers: ``'epoch'``, once an epoch; ``'step'``, after each
+            step of their optimizers; or a list with one of these for each optimizer. Plateau schedulers follow the
+            value.
+        early_stop: end the fit after so many epochs with a value since the best one; ``None`` is off.
+        early_stop_delta: by how much a value has to be better than the best one to count for ``early_stop``.
+        nonfinite: what a loss that is not finite does: ``'warn'`` tells it once, ``'stop'`` ends the run before
+            anything is saved, ``'ignore'`` looks at none.
 
     Raises:
         ConfigError: a value is not acceptable, or there is no such field; the message says what is accepted.
@@ -84,6 +93,10 @@ class TrainerConfig:
     save_steps: int | None = None
     steps_per_epoch: int | None = None
     resume: str | os.PathLike[str] | None = None
+    schedule_by: str | Sequence[str] = "epoch"
+    early_stop: int | None = None
+    early_stop_delta: float = 0.0
+    nonfinite: str = "warn"
 
     def __new__(cls, *args: Any, **given: Any) -> Any:
         """Refuses a name that is no field: Python's own message would not say which there are."""
@@ -102,6 +115,16 @@ class TrainerConfig:
         request = self.device_request  # refuses what it can't read
         if self.cpu and request.kind == "gpu":
             raise ConfigError(f"cpu=True and device={self.device!r} contradict each other. Leave one of them out.")
+        if self.schedule_by != "epoch" and not self.auto_schedule:
+            raise ConfigError(
+                f"schedule_by={self.schedule_by!r} needs auto_schedule=True. With auto_schedule=False call "
+                "trainer.step(optimizer, lr_scheduler) as often as you like."
+            )
+        if self.early_stop_delta and self.early_stop is None:
+            raise ConfigError(
+                f"early_stop_delta={self.early_stop_delta!r} needs early_stop, the number of epochs to wait for "
+                "something better."
+            )
 
     @property
     def device_request(self) -> DeviceRequest:
@@ -136,6 +159,27 @@ def _positive_or_none(name: str, value: object) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 < value <= sys.float_info.max:  # type: ignore[operator]
         raise ConfigError(f"{name}={value!r} is not acceptable. Give a finite number above 0, or None.")
+
+
+def _not_negative(name: str, value: object) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= sys.float_info.max:  # type: ignore[operator]
+        raise ConfigError(f"{name}={value!r} is not acceptable. Give a finite number of at least 0.")
+
+
+def _choices(name: str, value: object, accepted: tuple[str, ...]) -> None:
+    """One of these, or a list of some."""
+    if not isinstance(value, (list, tuple)):
+        _choice(name, value, accepted)
+        return
+    if not value:
+        raise ConfigError(
+            f"{name}={value!r} is empty. Give one of {', '.join(map(repr, accepted))} for each optimizer."
+        )
+    for place, item in enumerate(value):
+        if item not in accepted:
+            listed = ", ".join(repr(word) for word in accepted)
+            raise ConfigError(f"{name}={value!r} has {item!r} at place {place}, which is not one of {listed}.")
 
 
 def _text(name: str, value: object) -> None:
@@ -193,4 +237,8 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "save_steps": partial(_integer, least=1, optional=True),
     "steps_per_epoch": partial(_integer, least=1, optional=True),
     "resume": _path_or_none,
+    "schedule_by": partial(_choices, accepted=SCHEDULE_BY),
+    "early_stop": partial(_integer, least=1, optional=True),
+    "early_stop_delta": _not_negative,
+    "nonfinite": partial(_choice, accepted=NONFINITE),
 }

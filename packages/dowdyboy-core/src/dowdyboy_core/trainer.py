@@ -3,13 +3,16 @@
 Read ``fit`` and go down from there; each method stands below the one that calls it. Above it stands what hooks and
 scripts talk to, each method handed on to the part of the run that it is about.
 
-    for each epoch:                                   _run_epoch
+    for each epoch:                                   _run_epoch (_run/ending.py says which)
+        on_epoch_begin
         for each training batch:                      _train
             zero_grad, train_step, backward, step       _train_batch (with auto_optimize)
+            step the schedulers that go by steps        _run/schedules.py
+            on_step_end
         for each validation batch:                    _validate (every val_interval epochs)
             val_step
-        step the schedulers                           _run/following.py
-        gather the records, compute the best value
+        step the schedulers that go by epochs         _run/schedules.py
+        gather the records, compute the best value    _run/following.py
         on_epoch_end
         save                                          _run/saver.py
         clear the records, free memory
@@ -27,12 +30,17 @@ from typing import Any
 from ._config import TrainerConfig
 from ._errors import ConfigError, SetupError
 from ._run.assembly import check_hook
+from ._run.ending import Ending
 from ._run.following import Following
+from ._run.hooks import STEP_ARGUMENTS, Hooks
 from ._run.interlude import Interlude
+from ._run.losses import check_not_empty
 from ._run.progress import Display, Progress
 from ._run.records import Records
 from ._run.run import Run, set_up
+from ._run.samples import check_samples
 from ._run.saver import Saver
+from ._run.schedules import Schedules
 from ._run.stepping import windows
 from ._run.values import check_point, kept_numbers
 from .backend.seam import Backend
@@ -44,12 +52,10 @@ __all__ = ["Trainer", "TrainerConfig"]
 Step = Callable[[Any, Any, int, int], Any]
 """``step(trainer, bat, bat_idx, global_step)``; the loss, if it gives one, is shown in the bar."""
 
-# Records of validation come after those of training, whatever the number of batches.
-_AFTER_TRAINING = 2**48
+# Records of on_epoch_begin come before those of training, those of validation after, whatever the number of batches.
+_BEFORE_TRAINING, _AFTER_TRAINING = -1, 2**48
 
 _SYNCHRONISED: AbstractContextManager[None] = nullcontext()
-
-_STEP_ARGUMENTS = "trainer, bat, bat_idx, global_step"
 
 
 class Trainer:
@@ -73,6 +79,8 @@ class Trainer:
         self._stopping = run.stopping
         self._saver = Saver(run)
         self._following = Following(config, backend, run.parts)
+        self._schedules = Schedules(config, backend, run.parts, run.warn)
+        self._ending = Ending(run)
         self._interlude = Interlude(backend, run.parts, run.streams, config.seed)
         self._display = Display(backend, shown=run.is_main and not config.disable_tqdm)
 
@@ -167,6 +175,21 @@ class Trainer:
         return self._position.train_step
 
     @property
+    def best(self) -> tuple[float, int] | None:
+        """The best value of this run and its epoch, with ``save_best`` or ``early_stop``; None before there is one."""
+        value, epoch = self._position.best, self._position.best_epoch
+        return None if value is None or epoch is None else (value, epoch)
+
+    @property
+    def schedule_steps(self) -> int | None:
+        """How many steps a scheduler gets in the whole fit, to make it with; None where nobody knows.
+
+        That is where the training data has no length, and where hooks step (``auto_schedule=False``, or
+        ``schedule_by='step'`` with ``auto_optimize=False``). Where ``schedule_by`` is a list, it is of one by steps.
+        """
+        return self._schedules.steps()
+
+    @property
     def rank(self) -> int:
         """Number of this process among all processes."""
         return self._backend.rank
@@ -210,20 +233,26 @@ class Trainer:
         if self._run.is_main:
             self._metrics.write(kept_numbers(value_dict, self._backend), step, self._position.running)
 
-    def set_records(self, value_dict: Mapping[str, Any]) -> None:
+    def set_records(self, value_dict: Mapping[str, Any], *, samples: bool = False) -> None:
         """Adds one value to each named record, without waiting for the device.
 
         Args:
             value_dict: numbers, bools, arrays or tensors by name; under one name always of one shape.
+            samples: the first axis of each value counts samples, of which every batch may have another number.
         """
-        self._records.add(value_dict)
+        if samples is False:
+            self._records.add(value_dict)
+        else:
+            check_samples(samples)
+            self._records.add_samples(value_dict)
 
     def get_records(self) -> dict[str, Any]:
         """The records of this epoch (or test) so far, those of all processes once it is over.
 
         Returns:
-            For each name one tensor on the device, of shape (number of values, *shape of a value): int64 for integers,
-            bool for bools, float32 for other numbers, float64 where a value had that type.
+            For each name one tensor on the device, of shape (number of values, *shape of a value), or with
+            ``samples=True`` (number of samples, *shape of a sample): int64 for integers, bool for bools, float32 for
+            other numbers, float64 where a value had that type.
         """
         return dict(self._records.stacked())
 
@@ -238,6 +267,9 @@ class Trainer:
         train_step: Step,
         val_step: Step | None = None,
         on_epoch_end: Callable[[Any, int], Any] | None = None,
+        *,
+        on_epoch_begin: Callable[[Any, int], Any] | None = None,
+        on_step_end: Callable[[Any, int], Any] | None = None,
     ) -> None:
         """Trains for ``config.epoch`` epochs, or for those that are left after ``load_checkpoint``.
 
@@ -246,6 +278,10 @@ class Trainer:
                 element. With ``auto_optimize=False`` it calls zero_grad, backward and step itself and may give nothing.
             val_step: ``val_step(trainer, bat, bat_idx, global_step)``, run in evaluation mode without gradients.
             on_epoch_end: ``on_epoch_end(trainer, ep)``, with the epoch's records at hand.
+            on_epoch_begin: ``on_epoch_begin(trainer, ep)``, before the first batch of an epoch.
+            on_step_end: ``on_step_end(trainer, global_step)``, after each step of the optimizers and of the schedulers
+                that go by steps, with the ``global_step`` that ``train_step`` had; with ``auto_optimize=False`` after
+                each batch.
 
         Raises:
             ConfigError: a hook can't be called that way.
@@ -255,17 +291,22 @@ class Trainer:
             SystemExit: SIGTERM (status 143), Ctrl-C (130) or another signal that stops a run came; the run is saved at
                 the batch it had come to.
         """
-        self._check_fit(train_step, val_step, on_epoch_end)
+        hooks = Hooks(train_step, val_step, on_epoch_end, on_epoch_begin, on_step_end)
+        self._parts.check_ready("train")
+        if val_step is not None:
+            self._parts.check_ready("val")
+        self._schedules.check()
+        self._following.check()
         self._interlude.check_fit()
         meet(self._backend.gather, self.rank, "fit")
         with self._stopping.listening(), in_step(self.world_size), self._saver.alone(), self._parts.naming_workers():
             self._saver.begin()
-            if self._position.epoch >= self.config.epoch:
-                self.print(f"nothing is left to train: {self._position.epoch} of {self.config.epoch} epochs are done")
+            self._run.losses.begin()
+            self._schedules.tell_lengths()
             try:
-                for ep in range(self._position.epoch + 1, self.config.epoch + 1):
+                for ep in self._ending.epochs():
                     self._position.running, self._interlude.phase = ep, "between"
-                    self._run_epoch(ep, train_step, val_step, on_epoch_end)
+                    self._run_epoch(ep, hooks)
                 self._metrics.settle()
             finally:
                 self._display.loss = self._interlude.phase = None
@@ -277,34 +318,38 @@ class Trainer:
         if signum is not None:
             raise Stopped(signum)
 
-    def _run_epoch(
-        self, ep: int, train_step: Step, val_step: Step | None, on_epoch_end: Callable[[Any, int], Any] | None
-    ) -> None:
+    def _run_epoch(self, ep: int, hooks: Hooks) -> None:
         self.print(f"======= epoch {ep}/{self.config.epoch} begin =======")
+        if hooks.on_epoch_begin is not None and self._position.is_between_epochs():
+            self._saver.continue_streams()  # for what the hook draws
+            self._records.position = _BEFORE_TRAINING
+            hooks.on_epoch_begin(self, ep)
         self._parts.follow_trained()
         if self._position.val_batch is None:
-            self._train(ep, train_step)
-        if val_step is not None and ep % self.config.val_interval == 0:
-            self._validate(ep, val_step)
-        if self.config.auto_schedule:
-            self._following.step_clocked()
+            self._train(ep, hooks.train_step, hooks.on_step_end)
+        if hooks.val_step is not None and ep % self.config.val_interval == 0:
+            self._validate(ep, hooks.val_step)
+        self._schedules.step_epoch()
         self._records.gather()
         value = self._value(ep)
-        if on_epoch_end is not None:
-            on_epoch_end(self, ep)
+        self._saver.note_value(ep, value)
+        self._ending.note(value)
+        if hooks.on_epoch_end is not None:
+            hooks.on_epoch_end(self, ep)
         self._position.end_epoch(ep)
         self._saver.end_epoch(ep, value)
         self._records.clear()
         if self.config.auto_free:
             self._backend.free_memory()
 
-    def _train(self, ep: int, train_step: Step) -> None:
+    def _train(self, ep: int, train_step: Step, on_step_end: Callable[[Any, int], Any] | None) -> None:
         """Runs the training batches of an epoch, from where the run stands in it."""
         loader, position, backend = self._parts.loaders["train"], self._position, self._backend
-        window = self.config.accumulate_steps
+        window, losses = self.config.accumulate_steps, self._run.losses
         self._parts.set_training(True)
         batches = loader.epoch(ep, position.batch)
         self._saver.continue_streams()
+        self._schedules.begin_epoch()
         self._stopping.begin("train")
         self._interlude.phase = "train"
         with self._show("train", ep, loader.count(), position.batch) as progress:
@@ -312,13 +357,21 @@ class Trainer:
                 self._records.position = position.batch * self.world_size + self.rank
                 with _SYNCHRONISED if closing else backend.unsynchronised(self._parts.models):
                     self._display.loss = self._train_batch(train_step, bat, closing)
+                losses.note(self._display.loss, closing)
                 position.batch += 1
                 position.train_step += 1
                 progress.advance()
                 if closing:
+                    if on_step_end is not None:
+                        on_step_end(self, position.train_step - 1)
                     self._saver.within_epoch(ep, closing)
                     self._saver.stop_if_asked(ep, self._stopping.after_batch("train"))
+                    if self._stopping.ends:
+                        loader.close()
+                        break
         self._interlude.phase = "between"
+        check_not_empty("train", ep, position.batch)
+        losses.end_epoch(last=ep == self.config.epoch)
         backend.align_untrained(self._parts.models)
 
     def _train_batch(self, train_step: Step, bat: Any, closing: int) -> Any:
@@ -333,17 +386,15 @@ class Trainer:
                 self._stopping.ask("train")
             stepper.backward(loss)
             if closing:
-                self._step_all(closing)
+                self._schedules.after([stepper.step(optimizer, closing) for optimizer in self._parts.optimizers])
+        else:
+            self._schedules.end_batch()
         stepper.scaler.update()
         return loss
 
     def _zero_all(self) -> None:
         for optimizer in self._parts.optimizers:
             self._backend.zero_grad(optimizer)
-
-    def _step_all(self, batches: int) -> None:
-        for optimizer in self._parts.optimizers:
-            self._stepper.step(optimizer, batches)
 
     def _validate(self, ep: int, val_step: Step) -> None:
         """Runs the validation batches; back to training mode is the next epoch's business."""
@@ -361,6 +412,8 @@ class Trainer:
                 position.val_batch += 1
                 self._saver.stop_if_asked(ep, self._stopping.after_batch("val"))
             self._saver.stop_if_asked(ep, self._stopping.after_all("val"))
+        if self.world_size == 1:  # of several one may have none
+            check_not_empty("val", ep, position.val_batch)
         self._interlude.phase = "between"
 
     def _evaluate_batch(self, step: Step, bat: Any, bat_idx: int, global_step: int, progress: Progress) -> None:
@@ -393,7 +446,7 @@ class Trainer:
             ConfigError: a hook can't be called that way.
             SetupError: a loader or a model is missing, or a test is under way already.
         """
-        check_hook("test_step", test_step, _STEP_ARGUMENTS)
+        check_hook("test_step", test_step, STEP_ARGUMENTS)
         if on_test_end is not None:
             check_hook("on_test_end", on_test_end, "trainer")
         self._parts.check_ready("test")
@@ -428,6 +481,21 @@ class Trainer:
 
     # ---- what hooks may do by themselves, and what is done between runs
 
+    def stop(self) -> None:
+        """Ends the running ``fit`` in order; for hooks, in any one of several processes.
+
+        From ``on_epoch_end``, validation and the function of the best value it ends with this epoch, else when the
+        accumulation window is over: then this epoch is cut short, and ends as every epoch does, with validation,
+        schedulers, records, ``on_epoch_end`` and checkpoints. Several processes do so at the next place at which they
+        ask one another. What resumes the run goes on with the next epoch.
+
+        Raises:
+            SetupError: no fit is under way.
+        """
+        if self._interlude.phase is None:
+            raise SetupError("stop was called where no fit is under way. Call it in a hook of fit.")
+        self._stopping.request()
+
     def backward(self, loss: Any) -> None:
         """Adds the gradients of a loss, scaled as the precision needs it; for ``auto_optimize=False``."""
         self._stopping.ask("train")
@@ -444,7 +512,11 @@ class Trainer:
         """
         if optimizer is None and lr_scheduler is None:
             raise ConfigError("step got neither an optimizer nor a scheduler. Give at least one of them.")
+        if lr_scheduler is not None:
+            self._schedules.check_by_hand(lr_scheduler)
         stepped = optimizer is None or self._stepper.step(optimizer)
+        if optimizer is not None and stepped:
+            self._schedules.after_one(optimizer)
         if lr_scheduler is not None and stepped:
             if self._backend.plateau_mode(lr_scheduler) is not None:
                 raise ConfigError(
@@ -452,15 +524,6 @@ class Trainer:
                     "with the value."
                 )
             self._backend.step_scheduler(lr_scheduler, None)
-
-    def _check_fit(self, train_step: Any, val_step: Any, on_epoch_end: Any) -> None:
-        check_hook("train_step", train_step, _STEP_ARGUMENTS)
-        self._parts.check_ready("train")
-        if val_step is not None:
-            check_hook("val_step", val_step, _STEP_ARGUMENTS)
-            self._parts.check_ready("val")
-        if on_epoch_end is not None:
-            check_hook("on_epoch_end", on_epoch_end, "trainer, ep")
 
     def load_checkpoint(self, checkpoint_dir: str | os.PathLike[str], *, weights_only: bool = False) -> None:
         """Takes up what a checkpoint holds; the next ``fit`` goes on where the saved one stopped.

@@ -14,7 +14,7 @@ from weakref import WeakSet
 import numpy as np
 import paddle
 from paddle.optimizer import Optimizer
-from paddle.optimizer.lr import ReduceOnPlateau
+from paddle.optimizer.lr import LRScheduler, ReduceOnPlateau
 
 from dowdyboy_core import Backend, ConfigError, Tracker
 from dowdyboy_core.backend import (
@@ -30,7 +30,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _data, _distributed, _own, _state
+from . import _data, _distributed, _own, _schedules, _state
 from ._amp import ForwardContexts, available_precision
 from ._sync_bn import synchronise_batch_norm
 from ._tracker import VisualDLTracker
@@ -240,6 +240,10 @@ class PaddleBackend(Backend):
         finite = [paddle.isfinite(gradient).all() for gradient in gradients]
         return bool(paddle.stack(finite).all().item())
 
+    def has_sparse_gradients(self, optimizer: Any) -> bool:
+        gradients = [item.grad_ for item in self.optimizer_parameters(optimizer)]
+        return any(item is not None and item.is_selected_rows() for item in gradients)
+
     def clip_gradients(self, optimizer: Any, max_norm: float) -> None:
         paddle.nn.utils.clip_grad_norm_(self.optimizer_parameters(optimizer), max_norm)
 
@@ -249,11 +253,18 @@ class PaddleBackend(Backend):
     def scheduler_drives(self, scheduler: Any, optimizer: Any) -> bool:
         return getattr(optimizer, "_learning_rate", scheduler) is scheduler
 
+    def own_scheduler(self, optimizer: Any) -> Any:
+        rate = getattr(optimizer, "_learning_rate", None)
+        return rate if isinstance(rate, LRScheduler) else None
+
     def plateau_mode(self, scheduler: Any) -> str | None:
         return scheduler.mode if isinstance(scheduler, ReduceOnPlateau) else None
 
     def step_scheduler(self, scheduler: Any, value: float | None) -> None:
         scheduler.step() if value is None else scheduler.step(value)
+
+    def schedule_length(self, scheduler: Any) -> int | None:
+        return _schedules.length(scheduler)
 
     # ---- computing
 
@@ -329,5 +340,10 @@ class PaddleBackend(Backend):
             paddle.device.cuda.empty_cache()
 
     def _gradients(self, optimizer: Any) -> list[Any]:
-        parameters = self.optimizer_parameters(optimizer)
-        return [item.grad_ for item in parameters if item.grad_ is not None]
+        found = [item.grad_ for item in self.optimizer_parameters(optimizer)]
+        # Of a sparse one the rows that it has: operations in place on the gradient itself end the process.
+        return [
+            item._get_tensor_from_selected_rows() if item.is_selected_rows() else item
+            for item in found
+            if item is not None
+        ]

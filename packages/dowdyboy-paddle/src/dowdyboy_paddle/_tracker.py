@@ -74,7 +74,7 @@ class VisualDLTracker:
         """What ``write`` makes of a point."""
         return [Drawn(name.replace("%", "pct"), point.step, as_float32(item)) for name, item in point.values.items()]
 
-    def mend_file(self) -> None:
+    def mend(self) -> None:
         """Cuts off what nothing can read."""
         newest = self._newest()
         if newest is not None:

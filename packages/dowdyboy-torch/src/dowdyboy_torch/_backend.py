@@ -28,7 +28,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _data, _distributed, _own, _state
+from . import _data, _distributed, _own, _schedules, _state
 from ._amp import ForwardContexts, available_precision
 from ._sync_bn import synchronise_batch_norm
 from ._tracker import TensorBoardTracker
@@ -37,6 +37,12 @@ from ._tracker import TensorBoardTracker
 @cache
 def _name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _values(gradient: torch.Tensor) -> torch.Tensor:
+    """The elements that a sparse gradient has, those of one place added up; a zero for one that has none."""
+    values = gradient.coalesce().values()
+    return values if values.numel() else values.new_zeros(1)
 
 
 class TorchBackend(Backend):
@@ -223,7 +229,11 @@ class TorchBackend(Backend):
             gradient.mul_(factor)
         if not check or not gradients:
             return True
-        return bool(torch.nn.utils.get_total_norm(gradients, norm_type=float("inf")).isfinite())
+        dense = [_values(gradient) if gradient.is_sparse else gradient for gradient in gradients]
+        return bool(torch.nn.utils.get_total_norm(dense, norm_type=float("inf")).isfinite())
+
+    def has_sparse_gradients(self, optimizer: Any) -> bool:
+        return any(gradient.is_sparse for gradient in self._gradients(optimizer))
 
     def clip_gradients(self, optimizer: Any, max_norm: float) -> None:
         torch.nn.utils.clip_grad_norm_(self.optimizer_parameters(optimizer), max_norm)
@@ -239,6 +249,9 @@ class TorchBackend(Backend):
 
     def step_scheduler(self, scheduler: Any, value: float | None) -> None:
         scheduler.step() if value is None else scheduler.step(value)
+
+    def schedule_length(self, scheduler: Any) -> int | None:
+        return _schedules.length(scheduler)
 
     # ---- computing
 

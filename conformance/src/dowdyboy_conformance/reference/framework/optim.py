@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -98,6 +99,29 @@ class StepDecay:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up what ``state`` gave."""
+
+
+class CosineDecay:
+    """Lowers the learning rate to 0 along half a cosine of so many steps."""
+
+    def __init__(self, optimizer: Optimizer, length: int) -> None:
+        self.optimizer = optimizer
+        self.length = length
+        self.initial = optimizer.lr
+        self.steps = 0
+
+    def step(self) -> None:
+        """Goes on by one step."""
+        self.steps += 1
+        self.optimizer.lr = self.initial * (1 + math.cos(math.pi * self.steps / self.length)) / 2
+
+    def state(self) -> dict[str, Any]:
+        """Where it began and how far it has come."""
+        return {"initial": self.initial, "steps": self.steps}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes up what ``state`` gave."""
+        self.initial, self.steps = state["initial"], state["steps"]
 
 
 class ReduceOnPlateau:

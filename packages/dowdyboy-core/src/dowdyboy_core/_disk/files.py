@@ -335,3 +335,15 @@ def _write_file(path: Path, pieces: Iterable[Any]) -> None:
             while rest:  # the system takes at most 2 GiB at a time
                 rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
+
+
+def numbered(names: Mapping[str, Any], stem: str) -> list[Any]:
+    """The values of ``stem_0``, ``stem_1``, … in numeric order.
+
+    Raises:
+        CheckpointError: a number is left out.
+    """
+    numbers = sorted(int(match[1]) for name in names if (match := re.fullmatch(stem + r"_(\d+)", name)))
+    if numbers != list(range(len(numbers))):
+        raise CheckpointError(f"The checkpoint holds {stem} number {numbers}, and some between are missing.")
+    return [names[f"{stem}_{number}"] for number in numbers]

@@ -25,6 +25,7 @@ from dowdyboy_core.rand import derive_seed
 from .epochs import Compared, Epochs
 from .passes import Passes
 from .position import Position
+from .refused import check_loader, check_optimizers, check_scheduler, check_shared, short
 
 
 class Assembly:
@@ -58,6 +59,7 @@ class Assembly:
             parts = self._backend.split_loader(loader, self._streams.isolated)
             return _as_stream(role, loader) if parts is None else parts
 
+        check_loader(role, loader, lambda item: self._backend.split_loader(item, self._streams.isolated) is not None)
         split()  # which refuses what is none
         steps = self._config.steps_per_epoch if role == "train" else None
         epochs = Epochs(
@@ -93,7 +95,7 @@ class Assembly:
         for model in given:
             if not self._backend.is_model(model):
                 raise ConfigError(
-                    f"set_models got {_short(model)}, which is no model of {self._backend.name}. Give instances of its "
+                    f"set_models got {short(model)}, which is no model of {self._backend.name}. Give instances of its "
                     "module class."
                 )
         meet(self._backend.gather, self._backend.rank, "set_models")
@@ -162,7 +164,7 @@ class Assembly:
             ]
             if trained:
                 raise ConfigError(
-                    f"set_components got {_short(component)} with the parameters {trained}. A component has nothing to "
+                    f"set_components got {short(component)} with the parameters {trained}. A component has nothing to "
                     "train: give it to set_models, or freeze it."
                 )
 
@@ -176,7 +178,7 @@ class Assembly:
         for optimizer in given:
             if not self._backend.is_optimizer(optimizer):
                 raise ConfigError(
-                    f"set_optimizers got {_short(optimizer)}, which is no optimizer of {self._backend.name}."
+                    f"set_optimizers got {short(optimizer)}, which is no optimizer of {self._backend.name}."
                 )
         paired = [] if schedulers is None else _listed("set_optimizers", schedulers)
         if len(paired) > len(given):
@@ -184,14 +186,29 @@ class Assembly:
                 f"set_optimizers got {len(paired)} schedulers for {len(given)} optimizers. Give one for each, or None."
             )
         paired += [None] * (len(given) - len(paired))
+        check_optimizers(given, self._config)
         for number, (optimizer, scheduler) in enumerate(zip(given, paired, strict=True)):
-            if scheduler is not None and not self._backend.scheduler_drives(scheduler, optimizer):
+            if scheduler is None:
+                continue
+            check_scheduler(number, scheduler, self._config, self._backend)
+            if not self._backend.scheduler_drives(scheduler, optimizer):
                 raise ConfigError(
-                    f"Scheduler {number}, {_short(scheduler)}, doesn't set the learning rate of optimizer {number}, "
-                    f"{_short(optimizer)}. Give each optimizer the scheduler that was made for it."
+                    f"Scheduler {number}, {short(scheduler)}, doesn't set the learning rate of optimizer {number}, "
+                    f"{short(optimizer)}. Give each optimizer the scheduler that was made for it."
                 )
         self.optimizers = [self._backend.prepare_optimizer(optimizer) for optimizer in given]
-        self.schedulers = paired
+        self.schedulers = [
+            self._backend.own_scheduler(optimizer) if scheduler is None else scheduler
+            for optimizer, scheduler in zip(given, paired, strict=True)
+        ]
+
+    def is_own(self, number: int) -> bool:
+        """Whether the scheduler of an optimizer is what that was made with."""
+        return self.schedulers[number] is self._backend.own_scheduler(self.optimizers[number])
+
+    def each_scheduler(self) -> list[Any]:
+        """The schedulers, each object once however many optimizers it is of."""
+        return list({id(item): item for item in self.schedulers if item is not None}.values())
 
     def parameter_names(self) -> dict[int, str]:
         """For each parameter's id, ``model number/path in the model``."""
@@ -228,6 +245,8 @@ class Assembly:
                     f"the models (shapes {shapes}). Make the optimizer from the parameters of the models given to "
                     "set_models."
                 )
+        held = [self._backend.optimizer_parameters(optimizer) for optimizer in self.optimizers]
+        check_shared(held, known, self._config)
 
     def keep_modes(self) -> Callable[[], None]:
         """Gives a function that puts each module of all models and components back to the mode that it is in now."""
@@ -274,7 +293,7 @@ def check_hook(name: str, hook: Any, arguments: str) -> None:
         ConfigError: it isn't callable, or can't take these arguments.
     """
     if not callable(hook):
-        raise ConfigError(f"{name}={_short(hook)} can't be called. Give a function {name}({arguments}).")
+        raise ConfigError(f"{name}={short(hook)} can't be called. Give a function {name}({arguments}).")
     try:
         signature = inspect.signature(hook)
     except (TypeError, ValueError):  # written in C: it has no signature to look at
@@ -290,12 +309,12 @@ def check_hook(name: str, hook: Any, arguments: str) -> None:
 def _as_stream(role: str, loader: Any) -> StreamParts:
     if isinstance(loader, Iterator):
         raise ConfigError(
-            f"set_{role}_dataloader got {_short(loader)}, which can be run through only once. Give a DataLoader, or "
+            f"set_{role}_dataloader got {short(loader)}, which can be run through only once. Give a DataLoader, or "
             "an object whose __iter__ starts afresh each epoch."
         )
     if isinstance(loader, (str, bytes)) or not isinstance(loader, Iterable):
         raise ConfigError(
-            f"set_{role}_dataloader got {_short(loader)}, which yields no batches. Give a DataLoader or another "
+            f"set_{role}_dataloader got {short(loader)}, which yields no batches. Give a DataLoader or another "
             "iterable."
         )
     if isinstance(loader, (list, tuple)) and type(loader) in (list, tuple):  # in which all batches are there already
@@ -312,13 +331,5 @@ def _as_stream(role: str, loader: Any) -> StreamParts:
 
 def _listed(method: str, values: Any) -> list[Any]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
-        raise ConfigError(f"{method} got {_short(values)}, which is no list. Give a list.")
+        raise ConfigError(f"{method} got {short(values)}, which is no list. Give a list.")
     return list(values)
-
-
-def _short(value: object) -> str:
-    kind = type(value).__name__
-    if not isinstance(value, (str, int, float, dict, list, tuple)):
-        return f"an object of type {kind}"  # whose repr has an address in it, or many lines
-    text = repr(value)
-    return f"{text[:80]}{'…' if len(text) > 80 else ''} of type {kind}"

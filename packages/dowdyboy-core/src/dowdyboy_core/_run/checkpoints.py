@@ -53,14 +53,14 @@ def _check_index(folder: Path, index: Mapping[str, Any], weights_only: bool) -> 
     if not weights_only:
         wrong += [name for name in _COUNTS if not _is_count(index.get(name))]
         wrong += [name for name in ("val_batch", "best_epoch") if not _is_count(_or_zero(index, name))]
-        best = index.get("best", "nothing")
-        if best is not None and not (type(best) is float and math.isfinite(best)):
-            wrong.append("best")
-        steps = index.get("steps_per_epoch")  # an older format has neither
-        if steps is not None and (not _is_count(steps) or not steps):
-            wrong.append("steps_per_epoch")
-        if steps is not None and not _are_places(index.get("passes")):
-            wrong.append("passes")
+        wrong += [name for name in ("best",) if not _is_value(index.get(name, "nothing"))]
+        wrong += [name for name in ("to_beat",) if not _is_value(index.get(name))]  # older ones have neither
+        wrong += [name for name in ("since_better",) if not _is_count(index.get(name, 0))]
+        wrong += [name for name in ("schedule_by",) if not isinstance(index.get(name, []), list)]
+        steps = index.get("steps_per_epoch")  # nor these
+        if steps is not None:
+            wrong += [name for name in ("steps_per_epoch",) if not _is_count(steps) or not steps]
+            wrong += [name for name in ("passes",) if not _are_places(index.get(name))]
     if wrong:
         raise CheckpointError(
             f"checkpoint.json in {str(folder)!r} has no {wrong[0]} of the right kind: "
@@ -78,6 +78,10 @@ def _or_zero(index: Mapping[str, Any], name: str) -> Any:
     """What the index says, with 0 for null."""
     value = index.get(name, "nothing")
     return 0 if value is None else value
+
+
+def _is_value(value: Any) -> bool:
+    return value is None or (type(value) is float and math.isfinite(value))
 
 
 def _is_count(value: Any) -> bool:
@@ -234,15 +238,3 @@ Age = tuple[int, int, int, int]
 def _age_of(index: Mapping[str, Any]) -> Age:
     in_validation = -1 if index["val_batch"] is None else int(index["val_batch"])
     return int(index["run"]), int(index["epoch"]), int(index["batch"]), in_validation
-
-
-def numbered(names: Mapping[str, Any], stem: str) -> list[Any]:
-    """The values of ``stem_0``, ``stem_1``, … in numeric order.
-
-    Raises:
-        CheckpointError: a number is left out.
-    """
-    numbers = sorted(int(match[1]) for name in names if (match := re.fullmatch(stem + r"_(\d+)", name)))
-    if numbers != list(range(len(numbers))):
-        raise CheckpointError(f"The checkpoint holds {stem} number {numbers}, and some between are missing.")
-    return [names[f"{stem}_{number}"] for number in numbers]

@@ -28,7 +28,7 @@ from .passes import Counted, OnePass, asked_lazily
 Split = Callable[[], "MapParts | StreamParts"]
 
 
-class Exchange(Protocol):
+class Gathering(Protocol):
     """What a backend gives to compare by."""
 
     def gather(self, value: Any) -> list[Any]:
@@ -47,7 +47,7 @@ class Compared:
         plain: gives a tensor as plain data, and None for what is none.
     """
 
-    exchange: Exchange
+    exchange: Gathering
     plain: Callable[[Any], Array | None]
 
 

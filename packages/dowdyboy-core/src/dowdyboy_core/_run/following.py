@@ -1,4 +1,4 @@
-"""What follows an epoch: the value that decides the best, and the schedulers, by the clock or by that value."""
+"""What follows an epoch: the value that decides the best, and the schedulers that follow it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dowdyboy_core._config import TrainerConfig
-from dowdyboy_core._errors import ConfigError
+from dowdyboy_core._errors import ConfigError, SetupError
 from dowdyboy_core.backend.seam import Backend
 
 from .assembly import Assembly
@@ -20,7 +20,7 @@ _WORST = 3e38
 
 
 class Following:
-    """Steps the schedulers once an epoch, and computes the value that some of them follow."""
+    """Computes the value of an epoch, and steps the schedulers that follow it."""
 
     def __init__(self, config: TrainerConfig, backend: Backend, parts: Assembly) -> None:
         self._config = config
@@ -38,15 +38,24 @@ class Following:
             raise ConfigError(f"set_save_best_calc_func got {function!r:.80}, which can't be called. Give a function.")
         self._function = function
 
-    def step_clocked(self) -> None:
-        """Steps the schedulers that follow the clock; those that follow a value wait for it."""
-        for scheduler in self._parts.schedulers:
-            if scheduler is not None and self._backend.plateau_mode(scheduler) is None:
-                self._backend.step_scheduler(scheduler, None)
+    def check(self) -> None:
+        """Refuses schedulers that would wait in vain for the value that they follow.
+
+        Raises:
+            SetupError: no epoch has such a value.
+        """
+        every, epochs = self._config.val_interval, self._config.epoch
+        plateaus = self._plateaus()
+        if plateaus and every > epochs:
+            raise SetupError(
+                f"The scheduler {type(plateaus[0]).__name__} follows a value of the epochs that val_interval={every} "
+                f"divides, and there is none among {epochs}. Set a smaller val_interval, or auto_schedule=False."
+            )
 
     def wants_value(self, ep: int) -> bool:
         """Whether anything follows the value of an epoch, and it has one."""
-        return bool(self._plateaus() or self._config.save_best) and ep % self._config.val_interval == 0
+        followed = self._config.save_best or self._config.early_stop is not None or self._plateaus()
+        return bool(followed) and ep % self._config.val_interval == 0
 
     def problem(self, records: Records, ep: int) -> str | None:
         """What keeps the value from being computed, in words: the record that it is the mean of is missing."""
@@ -55,9 +64,11 @@ class Following:
         found, name = records.stacked(), self._config.save_best_rec
         if name in found:
             return None
+        plateaus = [] if self._config.save_best else self._plateaus()
         return (
             f"save_best_rec={name!r} is not among the records of epoch {ep}: {sorted(found)}. Record it with "
             f"set_records{', or name one of these' if found else ''}."
+            + (f" The scheduler {type(plateaus[0]).__name__} follows its mean." if plateaus else "")
         )
 
     def value(self, trainer: Any, records: Records) -> float:
@@ -76,7 +87,7 @@ class Following:
     def _plateaus(self) -> list[Any]:
         if not self._config.auto_schedule:
             return []
-        return [item for item in self._parts.schedulers if item and self._backend.plateau_mode(item)]
+        return [item for item in self._parts.each_scheduler() if self._backend.plateau_mode(item)]
 
     def _own_value(self, trainer: Any, records: Records) -> float:
         if self._function is None:

@@ -21,6 +21,8 @@ class Position:
         best: the best value so far, None before there was one.
         best_epoch: the epoch that it is of.
         val_batch: validation batches that are done of the next epoch, in this process; None while it trains.
+        to_beat: what a value is compared with for ``early_stop``; None before there was a finite one.
+        since_better: epochs with a value since then.
         running: the epoch that is under way, or was last; 0 before the first. It is in no checkpoint.
         marks: where an epoch is so many steps: training steps that were done, number of the pass that went on from
             there, and the batch of it that the next round of batches began with.
@@ -35,6 +37,8 @@ class Position:
     val_step: int = 0
     best: float | None = None
     best_epoch: int | None = None
+    to_beat: float | None = None
+    since_better: int = 0
     running: int = 0
     marks: list[tuple[int, int, int]] = field(default_factory=lambda: [(0, 1, 0)])
     stride: int = 1
@@ -43,6 +47,10 @@ class Position:
     def end_epoch(self, epoch: int) -> None:
         """Notes that an epoch is over."""
         self.epoch, self.batch, self.val_batch = epoch, 0, None
+
+    def is_between_epochs(self) -> bool:
+        """Whether the next epoch has not begun."""
+        return not self.batch and self.val_batch is None
 
     def restart(self) -> None:
         """Begins anew, but for the best value: an earlier fit's best checkpoint must not be lost."""
@@ -54,7 +62,8 @@ class Position:
 
     def load_state(self, index: Mapping[str, Any]) -> None:
         """Takes up what a checkpoint says."""
-        vars(self).update({name: index[name] for name in self.state()}, running=index["epoch"])
+        later = {"to_beat": index["best"], "since_better": 0}  # that older checkpoints don't have
+        vars(self).update({name: {**later, **index}[name] for name in self.state()}, running=index["epoch"])
 
     def place(self) -> tuple[int, int]:
         """The pass over the data, and the batch of it that the next round begins with.

@@ -10,6 +10,8 @@ from dowdyboy_core._errors import ConfigError
 from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import Array
 
+from .samples import check_way, join_samples, shape_of_samples
+
 _RANK_OF_TYPE = ("bool", "int64", "float32", "float64")
 _STORED = {"bool": "BOOL", "int64": "I64", "float32": "F32", "float64": "F64"}
 _TYPE_OF_PYTHON = {bool: "bool", int: "int64", float: "float32"}
@@ -20,18 +22,21 @@ _LARGEST = 2**63
 class _Column:
     """The values of one name: all of one shape, of a type that holds them all.
 
-    Numbers are packed, at eight bytes each; anything else is kept in a list.
+    Numbers are packed, at eight bytes each; anything else is kept in a list. Where the first axis of each value counts
+    samples, they are of one shape behind that axis.
     """
 
-    __slots__ = ("dtype", "head", "plain", "positions", "shape", "values")
+    __slots__ = ("counts", "dtype", "head", "plain", "positions", "samples", "shape", "values")
 
-    def __init__(self, dtype: str, shape: tuple[int, ...]) -> None:
+    def __init__(self, dtype: str, shape: tuple[int, ...], *, samples: bool = False) -> None:
         self.dtype = dtype
         self.shape = shape
+        self.samples = samples
         self.head: Any = None  # values that are stacked already: gathered, or read from a checkpoint
-        self.values: array[Any] | list[Any] = [] if shape else array(_CODE[dtype])
+        self.values: array[Any] | list[Any] = [] if shape or samples else array(_CODE[dtype])
         self.plain: type | None = None  # what may be appended as it is, if its type is just this one
         self.positions = array("q")  # of all values, where there are several processes
+        self.counts = array("q")  # beside them, how many samples each value has
         self._choose_plain()
 
     def add(self, dtype: str, value: Any) -> None:
@@ -84,15 +89,31 @@ class Records:
                 columns[name].positions.append(self.position)
         self._stacked = None
 
-    def _add_checked(self, values: Mapping[str, Any]) -> None:
-        checked = [(self._check(name, value)) for name, value in values.items()]
+    def add_samples(self, values: Mapping[str, Any]) -> None:
+        """Adds to each name one value whose first axis counts samples.
+
+        Raises:
+            ConfigError: as for ``add``; or a value without an axis, or a name that was recorded without samples.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"set_records got {values!r:.80}, which is no dict. Give {{name: value}}.")
+        self._add_checked(values, samples=True)
+        if not self._alone:
+            for name in values:
+                column = self._columns[name]
+                column.positions.append(self.position)
+                column.counts.append(len(column.values[-1]))
+        self._stacked = None
+
+    def _add_checked(self, values: Mapping[str, Any], *, samples: bool = False) -> None:
+        checked = [self._check(name, value, samples) for name, value in values.items()]
         for name, dtype, shape, kept in checked:  # only now, so that a bad value leaves no half-added row
             column = self._columns.get(name)
             if column is None:
-                column = self._columns[name] = _Column(dtype, shape)
+                column = self._columns[name] = _Column(dtype, shape, samples=samples)
             column.add(dtype, kept)
 
-    def _check(self, name: str, value: Any) -> tuple[str, str, tuple[int, ...], Any]:
+    def _check(self, name: str, value: Any, samples: bool) -> tuple[str, str, tuple[int, ...], Any]:
         dtype = _TYPE_OF_PYTHON.get(type(value))
         shape: tuple[int, ...] = ()
         if dtype is None:
@@ -105,8 +126,17 @@ class Records:
             kept = value
         if not isinstance(name, str):
             raise ConfigError(f"set_records got the name {name!r}. Names of records are of type str.")
+        if samples:
+            shape = shape_of_samples(name, shape)
         column = self._columns.get(name)
+        if column is not None:
+            check_way(name, column.samples, samples)
         if column is not None and column.shape != shape:
+            if samples:
+                raise ConfigError(
+                    f"Record {name!r} got samples of shape {shape}; its samples so far have shape {column.shape}. "
+                    "Record samples of one shape under a name."
+                )
             raise ConfigError(
                 f"Record {name!r} got a value of shape {shape}; its values so far have shape {column.shape}. "
                 "Record values of one shape under a name, for example one number a sample in a loop."
@@ -136,7 +166,7 @@ class Records:
         return _widened(name, described[0]), described[1], kept
 
     def stacked(self) -> dict[str, Any]:
-        """One tensor a name, of shape (number of values, *shape of a value)."""
+        """One tensor a name, of shape (number of values or samples, *shape of one)."""
         if self._stacked is None:
             self._stacked = {name: self._stack(column) for name, column in self._columns.items()}
         return self._stacked
@@ -147,7 +177,8 @@ class Records:
             import numpy as np
 
             values = np.array(values).astype(column.dtype)
-        tail = [self._backend.stack(values, column.dtype)] if len(values) else []
+        join = join_samples if column.samples else _stack_values
+        tail = [join(self._backend, values, column.dtype)] if len(values) else []
         head = [] if column.head is None else [self._backend.cast(column.head, column.dtype)]
         return self._backend.concatenate(head + tail) if head and tail else (head + tail)[0]
 
@@ -171,7 +202,9 @@ class Records:
             name: {
                 "dtype": column.dtype,
                 "shape": list(column.shape),
+                "samples": column.samples,
                 "positions": column.positions.tolist(),
+                "counts": column.counts.tolist(),
                 "values": self._backend.tensor_state(tensor),
             }
             for (name, column), tensor in zip(self._columns.items(), self.stacked().values(), strict=True)
@@ -182,11 +215,21 @@ class Records:
         """Takes up the values that ``state`` gave."""
         self.clear()
         for name, stored in state.items():
-            column = self._columns[name] = _Column(stored["dtype"], tuple(stored["shape"]))
+            samples = bool(stored.get("samples", False))
+            column = self._columns[name] = _Column(stored["dtype"], tuple(stored["shape"]), samples=samples)
             column.head = self._backend.tensor_from_state(stored["values"])
-            # A run of one process that goes on with several has written no positions: all of it came before.
-            positions = stored["positions"] or ([0] * len(column.head) if not self._alone else [])
-            column.positions = array("q", positions)
+            if self._alone:  # what is added has no positions, and so nothing has
+                continue
+            size = len(column.head)
+            if stored["positions"]:
+                column.positions, column.counts = array("q", stored["positions"]), array("q", stored.get("counts", []))
+            elif samples:  # a run of one process that goes on with several has written none: all of it came before
+                column.positions, column.counts = array("q", [0]), array("q", [size])
+            else:
+                column.positions = array("q", [0] * size)
+            placed = sum(column.counts) if samples else len(column.positions)
+            if placed != size or (samples and len(column.counts) != len(column.positions)):
+                raise ValueError(f"the places of the record {name!r} are {placed} for {size} values")
 
 
 def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -209,6 +252,12 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _merge_column(name: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     import numpy as np
 
+    samples = {part["samples"] for part in parts}
+    if len(samples) > 1:
+        raise ConfigError(
+            f"Record {name!r} came with samples=True on some processes and without it on others. Record a name always "
+            "in one way, or give each way a name of its own."
+        )
     shapes = {tuple(part["shape"]) for part in parts}
     if len(shapes) > 1:
         raise ConfigError(
@@ -217,18 +266,27 @@ def _merge_column(name: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, An
         )
     dtype = max((part["dtype"] for part in parts), key=_RANK_OF_TYPE.index)
     arrays = [
-        np.frombuffer(bytes(part["values"].data), part["dtype"]).reshape(-1, *part["shape"]).astype(dtype)
+        np.frombuffer(bytes(part["values"].data), part["dtype"]).reshape(part["values"].shape).astype(dtype)
         for part in parts
     ]
-    positions = np.concatenate([np.asarray(part["positions"], np.int64) for part in parts])
+    positions, counts = (
+        np.concatenate([np.asarray(part[key], np.int64) for part in parts]) for key in ("positions", "counts")
+    )
     order = np.argsort(positions, kind="stable")
-    values = np.ascontiguousarray(np.concatenate(arrays)[order])
+    of_values = np.argsort(np.repeat(positions, counts), kind="stable") if True in samples else order
+    values = np.ascontiguousarray(np.concatenate(arrays)[of_values])
     return {
         "dtype": dtype,
         "shape": parts[0]["shape"],
+        "samples": True in samples,
         "positions": positions[order].tolist(),
+        "counts": counts[order].tolist() if True in samples else [],
         "values": Array(_STORED[dtype], values.shape, values.reshape(-1).view(np.uint8)),
     }
+
+
+def _stack_values(backend: Backend, values: Any, dtype: str) -> Any:
+    return backend.stack(values, dtype)
 
 
 def _fits(number: int) -> bool:

@@ -20,6 +20,7 @@ from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.seam import Backend
 
 from .assembly import Assembly
+from .losses import Losses
 from .metrics import MetricLog
 from .position import Position
 from .records import Records
@@ -45,6 +46,7 @@ class Run:
         position: how far the run has come.
         metrics: the curves.
         stopping: whether a signal asks to stop.
+        losses: whether the training can go on.
     """
 
     config: TrainerConfig
@@ -60,6 +62,7 @@ class Run:
     position: Position
     metrics: MetricLog
     stopping: Stopping
+    losses: Losses
 
     @property
     def is_main(self) -> bool:
@@ -100,6 +103,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
     # Of the workers of a process nobody else knows.
     position = Position()
     parts = Assembly(config, backend, streams, warn=warn if backend.rank == 0 else log.warn, position=position)
+    stepper = Stepper(backend, config.accumulate_steps, config.clip_grad_norm, LossScaler(enabled=precision == "fp16"))
     return Run(
         config=config,
         backend=backend,
@@ -110,9 +114,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         streams=streams,
         parts=parts,
         records=Records(backend),
-        stepper=Stepper(
-            backend, config.accumulate_steps, config.clip_grad_norm, LossScaler(enabled=precision == "fp16")
-        ),
+        stepper=stepper,
         position=position,
         metrics=MetricLog(
             out_dir / "metrics.jsonl",
@@ -124,6 +126,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
             waits=config.resume is not None,
         ),
         stopping=Stopping(backend.largest, backend.rank, backend.world_size),
+        losses=Losses(config.nonfinite, backend, stepper.scaler, position, warn),
     )
 
 

@@ -15,7 +15,7 @@ from dowdyboy_core.rand import derive_seed
 
 from .checkpoints import CheckpointFolder, Snapshot, read_snapshot
 from .run import Run
-from .snapshots import apply_all, apply_weights, check_equal_weights, check_streams, take_snapshot
+from .snapshots import apply_all, apply_weights, check_equal_weights, check_schedules, check_streams, take_snapshot
 
 
 class Saver:
@@ -61,6 +61,7 @@ class Saver:
             return
         self._check_steps(folder, snapshot.index.get("steps_per_epoch"))
         check_streams(self._backend, self._run.streams, snapshot, folder)
+        check_schedules(self._run, snapshot, folder)
         apply_all(self._run, snapshot, folder)
         self._position.load_state(snapshot.index)
         if self._config.steps_per_epoch is not None:
@@ -205,22 +206,25 @@ class Saver:
 
     # ---- saving
 
+    def note_value(self, ep: int, value: float | None) -> None:
+        """Notes whether an epoch is the best so far, by what decides that; None if it has no such value."""
+        wanted = self._config.save_best or self._config.early_stop is not None
+        if wanted and value is not None and self._is_best(value):
+            self._position.best, self._position.best_epoch = value, ep
+
     def end_epoch(self, ep: int, value: float | None) -> None:
         """Saves what is to be saved at the end of an epoch.
 
         Args:
             ep: the epoch.
-            value: what decides whether it is the best; None if it has no such value.
+            value: what decides which is the best; None if it has no such value.
         """
-        best = self._config.save_best and value is not None and self._is_best(value)
-        if best:
-            self._position.best, self._position.best_epoch = value, ep
         kinds = self._kinds(ep) if self._config.enable_save_checkpoint else []
         if not kinds:
             check_equal_weights(self._backend, self._run.parts)  # as each snapshot does
             return
         self._save(kinds, ep, self._snapshot())
-        if best:
+        if "best_epoch" in kinds and value == self._position.best:
             self._run.tell(f"epoch {ep} is the best so far: {value:.6g}")
 
     def _kinds(self, ep: int) -> list[str]:
@@ -278,7 +282,11 @@ class Saver:
 
     def _snapshot(self) -> Snapshot:
         self._writer.wait()  # first, or two copies of the run would be in memory
-        return take_snapshot(self._run, self._number)
+        self._run.losses.check()
+        snapshot = take_snapshot(self._run, self._number)
+        parts = self._run.parts
+        self._run.losses.check_weights(snapshot.weights, parts.trained_parameters(parts.raw_models()))
+        return snapshot
 
     def _save(self, kinds: list[str], ep: int, snapshot: Snapshot) -> None:
         """Hands a snapshot over to be written; the training goes on meanwhile."""

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from dowdyboy_core._disk.files import numbered
 from dowdyboy_core._errors import CheckpointError, SetupError
 from dowdyboy_core._version import __version__
 from dowdyboy_core.backend.random_streams import RandomStreams
@@ -14,8 +15,9 @@ from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import describe_differences
 
 from .assembly import Assembly
-from .checkpoints import Snapshot, numbered
+from .checkpoints import Snapshot
 from .run import Run
+from .schedules import schedule_ways
 
 
 def take_snapshot(run: Run, number: int) -> Snapshot:
@@ -41,6 +43,7 @@ def take_snapshot(run: Run, number: int) -> Snapshot:
         "best_type": run.config.save_best_type,
         "steps_per_epoch": run.config.steps_per_epoch,
         "passes": _places(run),
+        "schedule_by": schedule_ways(run.config, backend, parts),
     }
     snapshot = Snapshot(index)
     snapshot.trees["rng"] = backend.gather(run.streams.capture())
@@ -177,6 +180,22 @@ def _check_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder
     return targets
 
 
+def check_schedules(run: Run, snapshot: Snapshot, folder: Path) -> None:
+    """Refuses a schedule that went by something else: how far it has come would be nonsense.
+
+    Raises:
+        CheckpointError: epochs and steps differ.
+    """
+    now = schedule_ways(run.config, run.backend, run.parts)
+    before = snapshot.index.get("schedule_by", ["epoch"] * len(now))  # as it was before there was a choice
+    for place, (had, has) in enumerate(zip(before, now, strict=False)):
+        if None not in (had, has) and had != has:
+            raise CheckpointError(
+                f"In {str(folder)!r} the scheduler of optimizer {place} goes by schedule_by={had!r}, and here by "
+                f"{has!r}. Set what it was saved with, or load the weights alone with weights_only=True."
+            )
+
+
 def _check_optimizers(parts: Assembly, snapshot: Snapshot, folder: Path) -> tuple[list[Any], list[Any]]:
     """The stored states of the optimizers and of their schedulers, as many of each as the trainer has."""
     optimizers = numbered(snapshot.trees, "optimizer")
@@ -192,7 +211,10 @@ def _check_optimizers(parts: Assembly, snapshot: Snapshot, folder: Path) -> tupl
             "one, if only null. Use another checkpoint, or load the weights alone with weights_only=True."
         )
     for number, (scheduler, state) in enumerate(zip(parts.schedulers, schedules, strict=True)):
-        if (scheduler is None) != (state is None):
+        # Before the optimizer's own scheduler was taken up, its state was with the optimizer's alone.
+        own = state is None and scheduler is not None and parts.is_own(number)
+        own = own and optimizers[number].get("LR_Scheduler") is not None
+        if (scheduler is None) != (state is None) and not own:
             had, has = ("none", "one") if state is None else ("one", "none")
             raise CheckpointError(
                 f"{str(folder)!r} has {had} lr_scheduler for optimizer {number} and the trainer has {has}. Give the "
@@ -213,5 +235,5 @@ def _load_states(backend: Backend, parts: Assembly, optimizers: list[Any], sched
     for optimizer, state in zip(parts.optimizers, optimizers, strict=True):
         backend.load_optimizer_state(optimizer, names, state)
     for scheduler, state in zip(parts.schedulers, schedules, strict=True):
-        if scheduler is not None:
+        if scheduler is not None and state is not None:
             backend.load_scheduler_state(scheduler, state)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from dowdyboy_core._errors import SetupError
+from dowdyboy_core._errors import SetupError, UnsupportedError
 from dowdyboy_core.backend.seam import Backend
 
 
@@ -49,23 +49,31 @@ class LossScaler:
         self._clean_steps = 0
         self._stepped = False
         self._overflowed = False
+        self._finite = False
+        self.skipped = False  # whether an optimizer skipped its step in the last training step
+        self.tried = 0  # training steps in which optimizers were to step
+        self.made = 0  # those of them in which one did
 
     def note(self, finite: bool) -> None:
         """Notes how one optimizer fared in this training step."""
         self._stepped = True
         self._overflowed |= not finite
+        self._finite |= finite
 
     def update(self) -> None:
         """Moves the scale at the end of a training step."""
+        self.skipped = self._overflowed
         if not self.enabled or not self._stepped:
             return
+        self.tried += 1
+        self.made += self._finite
         if self._overflowed:
             self.scale, self._clean_steps = self.scale / 2, 0
         else:
             self._clean_steps += 1
             if self._clean_steps == self.GROWTH_INTERVAL:
                 self.scale, self._clean_steps = self.scale * 2, 0
-        self._stepped = self._overflowed = False
+        self._stepped = self._overflowed = self._finite = False
 
     def state(self) -> dict[str, Any]:
         """Scale and count, as a tree."""
@@ -126,6 +134,12 @@ class Stepper:
             if not finite:
                 return False
         if self._clip is not None:
+            if self._backend.has_sparse_gradients(optimizer):
+                raise UnsupportedError(
+                    f"clip_grad_norm={self._clip} can't be had with the sparse gradients of "
+                    f"{type(optimizer).__name__}. Make the embedding without sparse=True; or leave clip_grad_norm out, "
+                    "and clip by the optimizer's own means where it has some (grad_clip in PaddlePaddle)."
+                )
             self._backend.clip_gradients(optimizer, self._clip)
         self._backend.step(optimizer)
         return True

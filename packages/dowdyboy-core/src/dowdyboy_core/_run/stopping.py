@@ -72,6 +72,8 @@ class Stopping:
         self._since = 0.0
         self._asked = False
         self._verdict: int | None = None
+        self._requested = False  # in this process
+        self._ends = False  # as all processes have agreed
         self._paces = {"train": _Pace(), "val": _Pace()}
 
     @contextmanager
@@ -81,6 +83,7 @@ class Stopping:
         A handler of the user's own stays in force, and so does ignoring a signal. Only the main thread can listen.
         """
         self._received = None
+        self._requested = self._ends = False
         with handled(self._signals, self._note) as taken:
             self._watched = bool(taken) and os.name == "posix"
             if self._watched:
@@ -116,6 +119,22 @@ class Stopping:
     def received(self) -> int | None:
         """The number of the first signal that came to this process."""
         return self._received
+
+    def request(self) -> None:
+        """Asks for an end in order: not here and now, but where all processes know of it."""
+        self._requested = True
+        self._ends |= self._alone
+
+    @property
+    def ends(self) -> bool:
+        """Whether the running epoch is to be the last: in all processes from the same batch on."""
+        return self._ends
+
+    def ends_after_epoch(self) -> bool:
+        """The same at the end of an epoch, where every process asks."""
+        if not self._ends and not self._alone:
+            self._ends = bool(self._largest((int(self._requested),))[0])
+        return self._ends
 
     def at_end(self) -> int | None:
         """The number of the signal that has come to any process; every process asks at the end of its work."""
@@ -156,6 +175,8 @@ class Stopping:
 
     def _ask(self, phase: str, *, done: bool) -> tuple[int | None, bool]:
         pace = self._paces[phase]
-        signum, shortest, going_on = self._largest((self._received or 0, -pace.wanted(), not done))
+        asked = self._received or 0, -pace.wanted(), not done, self._requested
+        signum, shortest, going_on, ends = self._largest(asked)
+        self._ends |= bool(ends)
         pace.settle(-shortest)
         return signum or None, not going_on

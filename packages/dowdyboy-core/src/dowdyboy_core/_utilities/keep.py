@@ -13,10 +13,9 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from dowdyboy_core._disk.files import FolderReader, Weights, is_whole, prepare, read_index, write_folder
+from dowdyboy_core._disk.files import FolderReader, Weights, is_whole, numbered, prepare, read_index, write_folder
 from dowdyboy_core._disk.folders import remove_folder, tidy, where_it_lies
 from dowdyboy_core._errors import CheckpointError, ConfigError
-from dowdyboy_core._run.checkpoints import numbered
 from dowdyboy_core._version import __version__
 from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import describe_differences

@@ -174,7 +174,7 @@ class MapLoader(EpochLoader):
         return self._read_here()
 
     def _read_here(self) -> Iterator[Any]:
-        for keys in self._keys():  # and not map: a StopIteration of the dataset's would end the epoch without a word
+        for keys in self.keys():  # and not map: a StopIteration of the dataset's would end the epoch without a word
             yield self.reader(keys)
 
     def lost(self) -> dict[int, str]:
@@ -195,7 +195,7 @@ class MapLoader(EpochLoader):
         first = islice(enumerate(self._parts.batching.batches(self._seed, epoch)), 1)
         return chain(*([item] * self.looks for item in first), own)
 
-    def _keys(self) -> Iterator[list[BatchKey]]:
+    def keys(self) -> Iterator[list[BatchKey]]:
         seed_of = numbered_seeds(self._seed, "batch", self._position[0])
         for number, indices in self._numbered():
             yield [BatchKey(seed_of(self.share.number(number)), indices, self._position[0])]
@@ -209,7 +209,7 @@ class _KeySampler:
 
     def __iter__(self) -> Iterator[list[BatchKey]]:
         loader = self._loader()
-        return iter(()) if loader is None else loader._keys()
+        return iter(()) if loader is None else loader.keys()
 
     def __len__(self) -> int:
         loader = self._loader()

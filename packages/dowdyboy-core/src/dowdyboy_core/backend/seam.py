@@ -176,6 +176,10 @@ class Backend(ABC):
     def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:
         """Multiplies an optimizer's gradients; with ``check`` gives whether all of them are finite, else True."""
 
+    def has_sparse_gradients(self, optimizer: Any) -> bool:
+        """Whether a gradient of an optimizer's parameters is sparse right now."""
+        return False
+
     @abstractmethod
     def clip_gradients(self, optimizer: Any, max_norm: float) -> None:
         """Scales an optimizer's gradients down so that their total 2-norm is at most ``max_norm``."""
@@ -188,6 +192,10 @@ class Backend(ABC):
     def scheduler_drives(self, scheduler: Any, optimizer: Any) -> bool:
         """Whether a scheduler sets the learning rate of this optimizer."""
 
+    def own_scheduler(self, optimizer: Any) -> Any:
+        """The scheduler that an optimizer was made with as its learning rate; None if that is a number."""
+        return None
+
     @abstractmethod
     def plateau_mode(self, scheduler: Any) -> str | None:
         """``'min'`` or ``'max'`` for a scheduler that follows a value, None for one that follows the clock."""
@@ -195,6 +203,10 @@ class Backend(ABC):
     @abstractmethod
     def step_scheduler(self, scheduler: Any, value: float | None) -> None:
         """Steps a scheduler, with the value that it follows if it is one of those."""
+
+    def schedule_length(self, scheduler: Any) -> int | None:
+        """How many steps a scheduler is made for, where it says so."""
+        return None
 
     # ---- computing
 

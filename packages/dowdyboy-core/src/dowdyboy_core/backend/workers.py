@@ -134,7 +134,7 @@ class Reader(ABC):
 
     worker: int | None = None
     failure: Failure | None = None
-    _packed: bytes | None = None
+    packed: bytes | None = None
 
     def __init__(self, dataset: Any, workers: Workers | None) -> None:
         self.dataset = dataset
@@ -145,18 +145,18 @@ class Reader(ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {key: value for key, value in self.__dict__.items() if key != "_dumps"}
-        return _receive, (type(self), self._packed or self._dumps(state))
+        return _receive, (type(self), self.packed or self._dumps(state))
 
     def unpack(self) -> None:
         """Takes up what was sent, if that has not been done yet."""
-        packed, self._packed = self._packed, None
+        packed, self.packed = self.packed, None
         if packed is not None:
             # From the process that has started this one, by a pipe.
             self.__dict__.update(ForkingPickler.loads(packed))
 
     def __call__(self, keys: list[Any]) -> Any:
         """Gives the batch of the one key in ``keys``; in a worker a :class:`Failure`, if that can't be read."""
-        if self._packed is not None:
+        if self.packed is not None:
             self.unpack()
         (key,) = keys
         if os.getpid() == self._home:
@@ -183,7 +183,7 @@ class Reader(ABC):
 
 def _receive(kind: type[Reader], packed: bytes) -> Reader:
     reader = kind.__new__(kind)
-    reader._packed = packed
+    reader.packed = packed
     return reader
 
 
