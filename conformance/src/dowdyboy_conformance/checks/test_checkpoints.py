@@ -61,7 +61,7 @@ def test_the_index_says_where_the_run_stands(harness: Harness, tmp_path: Path) -
     }
     assert said == {
         "format": "dowdyboy-checkpoint",
-        "format_version": 1,
+        "format_version": 2,
         "backend": harness.name,
         "world_size": 1,
         "name": "mine",
@@ -305,7 +305,7 @@ INDEXES: dict[str, tuple[str, str]] = {
     "no files": ('{"format": "dowdyboy-checkpoint", "format_version": 1}', "is no index of a dowdyboy-checkpoint."),
     "later version": (
         '{"format": "dowdyboy-checkpoint", "format_version": 99, "dowdyboy": "9.0", "files": {}}',
-        "has format version 99; this dowdyboy reads 1. Read it with the version that wrote it: '9.0'.",
+        "has format version 99; this dowdyboy reads 1 and 2. Read it with the version that wrote it: '9.0'.",
     ),
 }
 
