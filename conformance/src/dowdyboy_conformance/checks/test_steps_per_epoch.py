@@ -11,7 +11,7 @@ import pytest
 from dowdyboy_conformance._problem import build, data
 from dowdyboy_conformance._resuming import assert_equal, go, outcome, start
 from dowdyboy_conformance._together import Together
-from dowdyboy_conformance.harnesses.harness import Harness
+from dowdyboy_conformance.harnesses.harness import COSINE_STEPS, Harness
 from dowdyboy_core import CheckpointError, SetupError
 
 
@@ -95,13 +95,62 @@ def test_the_end_of_a_period_closes_the_window(harness: Harness, tmp_path: Path)
 def test_it_is_resumed_bitwise(
     harness: Harness, tmp_path: Path, kill_at: int, save_steps: int | None, workers: int, window: int
 ) -> None:
-    changed = {"save_steps": save_steps, "steps_per_epoch": 4, "accumulate_steps": window}
+    changed = {"save_steps": save_steps, "steps_per_epoch": 4, "accumulate_steps": window, "schedule_by": "step"}
     go(start(harness, tmp_path / "whole", 0, **changed))
     go(start(harness, tmp_path / "killed", workers, **changed), kill_at)
     resumed = start(harness, tmp_path / "killed", workers, resume="auto", **changed)
     go(resumed)
     assert 0 < len(resumed.losses) < 12, "it must have gone on, not begun anew"
     assert_equal(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
+
+
+@pytest.mark.clause("L-16", "L-17", "O-11", "O-12", "D-19")
+def test_schedules_count_the_steps_of_a_period(harness: Harness, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"epoch": 2, "steps_per_epoch": 5, "accumulate_steps": 2, "schedule": "step", "lr": 1.0}
+    for by, whole, expected in (("step", 6, [0, 0, 1, 1, 2, 3, 3, 4, 4, 5]), ("epoch", 2, [0] * 5 + [1] * 5)):
+        run = build(harness, tmp_path / by, schedule_by=by, **settings)
+        stream = list(run.trainer.train_dataloader)
+        for loader in (run.trainer.train_dataloader, Told(stream)):  # of which one has no length
+            run.trainer.set_train_dataloader(loader)
+            assert run.trainer.schedule_steps == whole
+        rates: list[float] = []
+
+        def step(*given: Any, run: Any = run, rates: list[float] = rates) -> Any:
+            rates.append(harness.learning_rate(run.optimizer))
+            return run.train_step(*given)
+
+        run.trainer.fit(step)
+        assert rates == [0.5**number for number in expected], "the last window of a period is closed"
+        assert harness.learning_rate(run.optimizer) == 0.5**whole
+    # One that is made for as many steps is not told of.
+    settings |= {"epoch": 1, "schedule": "cosine", "steps_per_epoch": 2 * COSINE_STEPS}
+    build(harness, tmp_path / "made", schedule_by="step", **settings).fit()
+    assert "is made for" not in (tmp_path / "made/default_run.log").read_text()
+
+
+@pytest.mark.clause("L-16", "L-14", "L-15", "B-11")
+def test_a_period_that_is_cut_short_ends_where_it_is(harness: Harness, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"enable_save_checkpoint": True, "resume": "auto", "shuffle": True, "epoch": 3}
+    passes, _ = seen_by(harness, tmp_path / "passes", epoch=4)
+    seen: list[Any] = []
+    ends: list[int] = []
+    for stop_at in (5, None):
+        run = build(harness, tmp_path / "run", accumulate_steps=2, steps_per_epoch=4, **settings)
+
+        def step(trainer: Any, bat: Any, bat_idx: int, global_step: int, run: Any = run, at: Any = stop_at) -> Any:
+            seen.append(harness.numpy(bat[0]).tolist())
+            if global_step + 1 == at:
+                trainer.stop()
+            return run.train_step(trainer, bat, bat_idx, global_step)
+
+        run.trainer.fit(step, run.val_step, lambda _, ep: ends.append(ep))
+        assert run.trainer.global_step == (6 if stop_at else 10), "the window under way is the last"
+    assert ends == [1, 2, 3]
+    assert seen == passes[:10], "and the data goes on there"
+    worse = build(harness, tmp_path / "early", steps_per_epoch=2, early_stop=2, epoch=9)
+    worse.trainer.set_save_best_calc_func(lambda trainer: trainer.epoch)
+    worse.fit()
+    assert (worse.trainer.epoch, worse.trainer.global_step, worse.trainer.best) == (3, 6, (1.0, 1))
 
 
 @pytest.mark.clause("L-16")

@@ -18,7 +18,12 @@ _saver = inside("_run.saver")
 _epochs = inside("_run.epochs")
 
 
-@caught("L-16", "test_an_epoch_is_so_many_steps", "test_lists_and_streams_go_on")
+@caught(
+    "L-16",
+    "test_an_epoch_is_so_many_steps",
+    "test_lists_and_streams_go_on",
+    "test_a_period_that_is_cut_short_ends_where_it_is",
+)
 class EachEpochStartsOver(Mutant):
     """Begins each epoch with the start of a pass."""
 
@@ -52,6 +57,14 @@ class OtherStepsTaken(Mutant):
 
     def alter(self, patch: MonkeyPatch) -> None:
         change(_saver.Saver, "_check_steps", nothing, patch)
+
+
+@caught("L-16", "test_schedules_count_the_steps_of_a_period")
+class SchedulesCountPasses(Mutant):
+    """Takes a pass for an epoch where it counts what a scheduler will get."""
+
+    def alter(self, patch: MonkeyPatch) -> None:
+        change(_passes.Passes, "count", lambda original: lambda self: self._loader.count(), patch)
 
 
 @caught("L-17", "test_the_end_of_a_period_closes_the_window")
