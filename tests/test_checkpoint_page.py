@@ -304,6 +304,8 @@ TYPES = {
     "integer from 1": lambda value: type(value) is int and value >= 1,
     "count": lambda value: type(value) is int and value >= 0,
     "count or null": lambda value: value is None or (type(value) is int and value >= 0),
+    "integer from 1, or null": lambda value: value is None or (type(value) is int and value >= 1),
+    "array or null": lambda value: value is None or type(value) is list,
     "number or null": lambda value: value is None or type(value) is float,
     "object": lambda value: type(value) is dict,
 }

@@ -109,14 +109,14 @@ class SamplersDrawnAtOnce(Mutant):
 
 
 @caught("W-28", "test_passes_are_dealt_out_as_one_sequence")
-class EachPassDealtAfresh(Mutant):
-    """Has each pass begin with the first process."""
+class ABatchLostBetweenPasses(Mutant):
+    """Begins each pass but the first one batch later."""
 
     scenario = "passes"
 
     def spoil(self, trainer: Any) -> None:
         def make(original: Any) -> Any:
-            return lambda number, batch, *, compare=False: original(number, batch if compare else 0, compare=compare)
+            return lambda number, batch, *, compare=False: original(number, batch + (not compare), compare=compare)
 
         change_loaders(trainer, lambda loader: change(loader, "_open", make), "train")
 
