@@ -184,7 +184,7 @@ class Trainer:
     def schedule_steps(self) -> int | None:
         """How many steps a scheduler gets in the whole fit, to make it with; None where nobody knows.
 
-        That is where the training data has no length, and where hooks step (``auto_schedule=False``, or
+        That is where an epoch has no known length, and where hooks step (``auto_schedule=False``, or
         ``schedule_by='step'`` with ``auto_optimize=False``). Where ``schedule_by`` is a list, it is of one by steps.
         """
         return self._schedules.steps()
