@@ -337,6 +337,8 @@ TYPES = {
     "count": lambda value: type(value) is int and value >= 0,
     "count or null": lambda value: value is None or (type(value) is int and value >= 0),
     "string or null": lambda value: value is None or type(value) is str,
+    "integer from 1, or null": lambda value: value is None or (type(value) is int and value >= 1),
+    "array or null": lambda value: value is None or type(value) is list,
     "number or null": lambda value: value is None or type(value) is float,
     "list": lambda value: type(value) is list,
     "object": lambda value: type(value) is dict,

@@ -6,9 +6,9 @@ TOPICS = {
     "A": ("API", 9),
     "F": ("fields", 9),
     "H": ("hooks", 9),
-    "L": ("loop order", 15),
+    "L": ("loop order", 17),
     "R": ("records", 9),
-    "D": ("data", 18),
+    "D": ("data", 20),
     "S": ("randomness", 6),
     "P": ("precision", 5),
     "C": ("checkpoints", 30),
@@ -17,7 +17,7 @@ TOPICS = {
     "O": ("optimizing", 15),
     "U": ("utilities", 6),
     "X": ("errors", 4),
-    "W": ("several processes", 27),
+    "W": ("several processes", 28),
     "N": ("numbers across frameworks", 5),
 }
 """For each topic its name and the number of its clauses."""

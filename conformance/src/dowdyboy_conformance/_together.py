@@ -43,6 +43,7 @@ SCENARIOS = {
         "scenarios.ending": ["ending"],
         "scenarios.models": ["uses", "disguise", "thawing", "adversarial", "refusals", "drifting"],
         "scenarios.data": ["parts"],
+        "scenarios.steps": ["passes"],
         "scenarios.records": ["samples"],
         "scenarios.averages": ["average", "asking"],
         "scenarios.frameworks": ["long_training"],

@@ -20,11 +20,10 @@ FLAGS = (
     "find_unused_parameters", "disable_tqdm", "sync_bn",
 )  # fmt: skip
 AT_LEAST = {
-    "epoch": 1, "save_interval": 1, "val_interval": 1, "accumulate_steps": 1, "save_steps": 1, "early_stop": 1,
-    "max_keep_num": 1,
-    "seed": 0,
+    "epoch": 1, "save_interval": 1, "val_interval": 1, "accumulate_steps": 1, "save_steps": 1, "steps_per_epoch": 1,
+    "early_stop": 1, "max_keep_num": 1, "seed": 0,
 }  # fmt: skip
-OPTIONAL = ("save_steps", "early_stop", "max_keep_num")
+OPTIONAL = ("save_steps", "steps_per_epoch", "early_stop", "max_keep_num")
 
 GOOD: dict[str, list[Any]] = {
     "name": ["run", "X", "a b", "模型-1", "x.y_z%", "…"],
@@ -41,6 +40,7 @@ GOOD: dict[str, list[Any]] = {
     "accumulate_steps": [4],
     "clip_grad_norm": [None, 1, 0.5, sys.float_info.max],
     "save_steps": [None, 1],
+    "steps_per_epoch": [None, 1],
     "resume": [None, "auto", "some/path", Path("some/path")],
     "schedule_by": ["epoch", "step", ["step"], ("epoch", "step")],
     "early_stop": [None, 1],

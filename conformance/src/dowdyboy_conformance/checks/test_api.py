@@ -74,6 +74,7 @@ METHODS = {
     "wait_for_checkpoint": "",
 }
 PROPERTIES = {"epoch", "global_step", "rank", "world_size", "precision", "best", "schedule_steps"}
+PROPERTIES |= {"train_dataloader", "val_dataloader", "test_dataloader"}
 
 
 @pytest.mark.clause("A-1")

@@ -40,6 +40,7 @@ DEFAULTS = {
     "save_steps": None,
     "max_keep_num": None,
     "ema_decay": None,
+    "steps_per_epoch": None,
     "resume": None,
     "schedule_by": "epoch",
     "early_stop": None,
@@ -65,6 +66,7 @@ BAD = [
         )
         for bad in (0.0, 1.0, 1, True, "0.9", float("nan"))
     ],
+    ("steps_per_epoch", 0, f"steps_per_epoch=0 {AT_LEAST_ONE}, or None."),
     ("seed", -1, "seed=-1 is not acceptable. Give an int of at least 0."),
     ("mixed_precision", "int3", "mixed_precision='int3' is not one of 'no', 'fp16', 'bf16'."),
     ("mixed_precision", None, "mixed_precision=None is not one of 'no', 'fp16', 'bf16'."),

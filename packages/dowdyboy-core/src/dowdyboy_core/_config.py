@@ -26,6 +26,8 @@ class TrainerConfig:
     Attributes:
         name: name of the run; the text log is ``out_dir/{name}_run.log``.
         epoch: how many epochs ``fit`` trains.
+        steps_per_epoch: how many training steps an epoch has, while the data goes on from pass to pass; ``None``
+            makes each pass an epoch.
         out_dir: folder of everything that the run writes.
         mixed_precision: ``'no'``, ``'fp16'`` or ``'bf16'``; what is in force is ``trainer.precision``.
         cpu: compute on the CPU even where there is a GPU.
@@ -94,6 +96,7 @@ class TrainerConfig:
     save_steps: int | None = None
     max_keep_num: int | None = None
     ema_decay: float | None = None
+    steps_per_epoch: int | None = None
     resume: str | os.PathLike[str] | None = None
     schedule_by: str | Sequence[str] = "epoch"
     early_stop: int | None = None
@@ -244,6 +247,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "save_steps": partial(_integer, least=1, optional=True),
     "max_keep_num": partial(_integer, least=1, optional=True),
     "ema_decay": _share_or_none,
+    "steps_per_epoch": partial(_integer, least=1, optional=True),
     "resume": _path_or_none,
     "schedule_by": partial(_choices, accepted=SCHEDULE_BY),
     "early_stop": partial(_integer, least=1, optional=True),

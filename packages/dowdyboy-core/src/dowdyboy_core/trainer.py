@@ -110,6 +110,21 @@ class Trainer:
         """Sets the data that ``test`` runs over."""
         self._parts.set_loader("test", test_loader)
 
+    @property
+    def train_dataloader(self) -> Any:
+        """What was set to train on; None before."""
+        return self._parts.given_loaders.get("train")
+
+    @property
+    def val_dataloader(self) -> Any:
+        """What was set to validate on; None before."""
+        return self._parts.given_loaders.get("val")
+
+    @property
+    def test_dataloader(self) -> Any:
+        """What was set for ``test``; None before."""
+        return self._parts.given_loaders.get("test")
+
     def set_model(self, model: Any) -> None:
         """Sets the model and moves it to the device."""
         self.set_models([model])
@@ -177,7 +192,7 @@ class Trainer:
     def schedule_steps(self) -> int | None:
         """How many steps a scheduler gets in the whole fit, to make it with; None where nobody knows.
 
-        That is where the training data has no length, and where hooks step (``auto_schedule=False``, or
+        That is where an epoch has no known length, and where hooks step (``auto_schedule=False``, or
         ``schedule_by='step'`` with ``auto_optimize=False``). Where ``schedule_by`` is a list, it is of one by steps.
         """
         return self._schedules.steps()

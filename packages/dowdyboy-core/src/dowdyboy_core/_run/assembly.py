@@ -23,6 +23,8 @@ from dowdyboy_core.backend.trees import Array
 from dowdyboy_core.rand import derive_seed
 
 from .epochs import Compared, Epochs
+from .passes import Passes
+from .position import Position
 from .refused import check_loader, check_optimizers, check_scheduler, check_shared, short
 
 
@@ -35,12 +37,15 @@ class Assembly:
         backend: Backend,
         streams: RandomStreams,
         warn: Callable[[str], None] = log.warn,
+        position: Position | None = None,
     ) -> None:
         self._config = config
+        self._position = position or Position()
         self._backend = backend
         self._streams = streams
         self._warn = warn
         self.loaders: dict[str, EpochLoader] = {}
+        self.given_loaders: dict[str, Any] = {}
         self.models: list[Any] = []
         self.trained: dict[str, Any] = {}  # in several processes: what they have agreed to train, by number and path
         self.components: list[Any] = []
@@ -56,17 +61,23 @@ class Assembly:
 
         check_loader(role, loader, lambda item: self._backend.split_loader(item, self._streams.isolated) is not None)
         split()  # which refuses what is none
-        self.loaders[role] = Epochs(
+        steps = self._config.steps_per_epoch if role == "train" else None
+        epochs = Epochs(
             role,
             loader,
             split,
             self._streams,
             derive_seed(self._config.seed, role),
             Share(self._backend.rank, self._backend.world_size),
-            fill_up=role == "train",
+            fill_up=role == "train" and steps is None,
             compared=Compared(self._backend, self._plain),
             warn=self._warn,
         )
+        self.loaders[role] = epochs if steps is None else self._passes(epochs, steps)
+        self.given_loaders[role] = loader
+
+    def _passes(self, epochs: Epochs, steps: int) -> Passes:
+        return Passes(epochs, steps, self._position, self._backend.rank, self._backend.world_size)
 
     def _plain(self, value: Any) -> Array | None:
         """A tensor as plain data, or what can be said of one that can't be."""

@@ -90,11 +90,21 @@ def _check_index(folder: Path, index: Mapping[str, Any], weights_only: bool) -> 
         wrong += [name for name in ("to_beat",) if not _is_value(index.get(name))]  # older ones have neither
         wrong += [name for name in ("since_better",) if not _is_count(index.get(name, 0))]
         wrong += [name for name in ("schedule_by",) if not isinstance(index.get(name, []), list)]
+        steps = index.get("steps_per_epoch")  # nor these
+        if steps is not None:
+            wrong += [name for name in ("steps_per_epoch",) if not _is_count(steps) or not steps]
+            wrong += [name for name in ("passes",) if not _are_places(index.get(name))]
     if wrong:
         raise CheckpointError(
             f"checkpoint.json in {str(folder)!r} has no {wrong[0]} of the right kind: "
             f"{index.get(wrong[0], 'nothing')!r:.80}. Use another checkpoint."
         )
+
+
+def _are_places(places: Any) -> bool:
+    if not isinstance(places, list) or not places:
+        return False
+    return all(isinstance(item, list) and len(item) == 2 and all(map(_is_count, item)) and item[0] for item in places)
 
 
 def _or_zero(index: Mapping[str, Any], name: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from dowdyboy_core.backend.dealt import Dealing, find_dealing, tell_epoch
 from dowdyboy_core.backend.loaders import EpochLoader, MapLoader, MapParts, StreamLoader, StreamParts, open_loader
+from dowdyboy_core.backend.orders import Batching
 from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.shares import Share, share_of
 from dowdyboy_core.backend.trees import Array
@@ -22,6 +23,7 @@ from dowdyboy_core.rand import derive_seed
 
 from .agreement import check_parts, check_same, in_rounds
 from .digests import digest_of
+from .passes import Counted, OnePass, asked_lazily
 
 Split = Callable[[], "MapParts | StreamParts"]
 
@@ -110,14 +112,51 @@ class Epochs(EpochLoader):
         return count if share == self._share else None  # nobody knows how many others were dealt
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        with self._streams.isolated(derive_seed(self._seed, "epoch", epoch)):
-            tell_epoch(self._loader, epoch)
-        parts = self._split()
-        dealing = self._dealing(parts)
-        looks, self._looked = not self._looked and self._share.world_size > 1, True
+        parts, dealing, looks = self._begin(epoch)
         if isinstance(parts, MapParts):
             return self._map_epoch(parts, dealing, epoch, start, looks)
         return self._stream_epoch(parts, dealing, epoch, start, looks)
+
+    def _begin(self, epoch: int) -> tuple[MapParts | StreamParts, Dealing | bool | None, bool]:
+        with self._streams.isolated(derive_seed(self._seed, "epoch", epoch)):
+            tell_epoch(self._loader, epoch)
+        parts = self._split()
+        looks, self._looked = not self._looked and self._share.world_size > 1, True
+        return parts, self._dealing(parts), looks
+
+    def one_pass(self, number: int, place: Callable[[bool], int], *, compare: bool) -> OnePass:
+        """One pass over the data, as a part of an endless sequence: no round of it is filled up.
+
+        Args:
+            number: of the pass.
+            place: gives the batch of it to begin with, by whether it comes dealt out.
+            compare: compare what the processes see; all of them must be here then.
+        """
+        parts, dealing, looks = self._begin(number)
+        share = self._share_by(dealing)
+        start, rounds = place(share.dealt), 1 if share.dealt else share.world_size
+        if not share.dealt:
+            share = replace(share, rank=start % rounds)
+        compare = compare and share.world_size > 1
+        if isinstance(parts, MapParts):
+            counted = Counted(partial(self._order_of, parts.batching, number), parts.batching.count())
+            inner = self._map_loader(replace(parts, batching=counted), share)
+            if compare:
+                batches = self._compared_map(inner, counted, dealing, number, start // rounds, looks)
+            else:
+                batches = inner.epoch(number, start // rounds)
+            return OnePass(batches, counted, share.dealt)
+        counted = Counted(lambda: iter(()), parts.count)
+        stream = self._stream_loader(parts, share)
+        look = partial(self._look, parts.count, dealing, looks) if compare else iter
+        stream.look = lambda read: counted.counting(look(read))
+        return OnePass(stream.epoch(number, start // rounds), counted, share.dealt)
+
+    def _order_of(self, batching: Batching, number: int) -> Iterator[Any]:
+        if not batching.samplers():
+            return batching.batches(self._seed, number)
+        start = partial(batching.start, self._seed, number)
+        return asked_lazily(start, self._streams, derive_seed(self._seed, "order", number))
 
     def close(self) -> None:
         """Ends the workers of an epoch that was left before its end."""
@@ -147,13 +186,18 @@ class Epochs(EpochLoader):
         inner = self._map_loader(replace(parts, batching=drawn), share)
         if share.world_size == 1:
             return inner.epoch(epoch, start)
+        return self._compared_map(inner, drawn, dealing, epoch, start, looks)
+
+    def _compared_map(
+        self, inner: MapLoader, drawn: Batching, dealing: Dealing | bool | None, epoch: int, start: int, looks: bool
+    ) -> Iterator[Any]:
         first = next((self._digest(item) for item in drawn.batches(self._seed, epoch)), None)
         gather = self._compared.exchange.gather
         if isinstance(dealing, Dealing):
             seen = first if looks and dealing.part is not None else None
             check_parts(self._role, gather, dealing, drawn.count(), seen)
             return inner.epoch(epoch, start)
-        inner.looks = 2 if looks and dealing is None and drawn.count() else 0
+        inner.looks = 2 if looks and dealing is None and first is not None else 0
         batches = inner.epoch(epoch, start)
         content = {self._digest(batch) for batch in islice(batches, inner.looks)}
         inner.looks = 0
@@ -164,9 +208,10 @@ class Epochs(EpochLoader):
 
     def _map_loader(self, parts: MapParts, share: Share) -> MapLoader:
         inner = self._inner
-        if not (isinstance(inner, MapLoader) and inner.share == share and inner.take(parts)):
+        if not (isinstance(inner, MapLoader) and inner.share.dealt == share.dealt and inner.take(parts)):
             inner = self._open(parts, share)
             assert isinstance(inner, MapLoader)
+        inner.share = share
         return inner
 
     def _open(self, parts: MapParts | StreamParts, share: Share) -> MapLoader | StreamLoader:
@@ -195,9 +240,10 @@ class Epochs(EpochLoader):
 
     def _stream_loader(self, parts: StreamParts, share: Share) -> StreamLoader:
         inner = self._inner
-        if not (isinstance(inner, StreamLoader) and inner.share == share and inner.take(parts)):
+        if not (isinstance(inner, StreamLoader) and inner.share.dealt == share.dealt and inner.take(parts)):
             inner = self._open(parts, share)
             assert isinstance(inner, StreamLoader)
+        inner.share = share
         return inner
 
     def _look(

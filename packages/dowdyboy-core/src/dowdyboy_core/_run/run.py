@@ -123,9 +123,9 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
     streams.seed(config.seed)
     lock = RunLock(out_dir, warn)
     # Of the workers of a process nobody else knows.
-    parts = Assembly(config, backend, streams, warn=warn if backend.rank == 0 else log.warn)
-    stepper = Stepper(backend, config.accumulate_steps, config.clip_grad_norm, LossScaler(enabled=precision == "fp16"))
     position = Position()
+    parts = Assembly(config, backend, streams, warn=warn if backend.rank == 0 else log.warn, position=position)
+    stepper = Stepper(backend, config.accumulate_steps, config.clip_grad_norm, LossScaler(enabled=precision == "fp16"))
     return Run(
         config=config,
         backend=backend,

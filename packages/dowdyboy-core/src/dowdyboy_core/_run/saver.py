@@ -17,7 +17,7 @@ from dowdyboy_core.rand import derive_seed
 from .checkpoints import CheckpointFolder, Snapshot, read_snapshot
 from .requests import Requests
 from .run import Run
-from .settings import adapt_to_world_size, follows_another, position_means_another
+from .settings import adapt_to_world_size, check_steps, follows_another, position_means_another
 from .snapshots import (
     apply_all,
     apply_weights,
@@ -80,11 +80,12 @@ class Saver:
             self._run.averaging.restart()
             self._run.tell(f"took the weights of {str(folder)!r}")
             return
+        check_steps(self._run, folder, snapshot.index)
         check_streams(self._backend, self._run.streams, snapshot, folder)
         check_schedules(self._run, snapshot, folder)
         apply_all(self._run, snapshot, folder)
         self._position.load_state(snapshot.index)
-        adapt_to_world_size(self._run, int(snapshot.index["world_size"]))
+        adapt_to_world_size(self._run, snapshot.index)
         # What is still needed: the streams when the loader has been started, and not the weights' memory until then.
         self._resumed = Snapshot(snapshot.index, trees={"rng": snapshot.trees["rng"]})
         own = folder.resolve().parent == self.checkpoints.path.resolve()

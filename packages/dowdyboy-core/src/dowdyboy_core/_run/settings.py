@@ -6,7 +6,10 @@ Checkpoints of format version 1 have none of them; theirs are taken to be those 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from dowdyboy_core._errors import CheckpointError
 
 from .run import Run
 
@@ -69,16 +72,33 @@ def position_means_another(run: Run, index: Mapping[str, Any]) -> str | None:
     )
 
 
-def adapt_to_world_size(run: Run, before: int) -> None:
-    """Has a run of another number of processes go on where the one of ``before`` processes had come to."""
-    now = run.backend.world_size
+def adapt_to_world_size(run: Run, index: Mapping[str, Any]) -> None:
+    """Has a run go on where one of maybe another number of processes had come to."""
+    before, now = int(index["world_size"]), run.backend.world_size
+    if run.config.steps_per_epoch is not None:
+        run.position.take_place(index["passes"], run.backend.rank, now)
     if before == now:
         return
     # Within an epoch the batches that all processes had done are skipped, as nearly as the new number allows.
-    run.position.batch = run.position.batch * before // now
+    if run.config.steps_per_epoch is None:  # else the place in the data is kept by itself, and steps stay steps
+        run.position.batch = run.position.batch * before // now
     if run.position.val_batch is not None:
         run.position.val_batch = run.position.val_batch * before // now
     run.warn(
         f"The checkpoint was saved by {before} processes and this run has {now}: it goes on, but not with the numbers "
         "that an uninterrupted run would have had."
     )
+
+
+def check_steps(run: Run, folder: Path, index: Mapping[str, Any]) -> None:
+    """Refuses a checkpoint whose epochs are other ones.
+
+    Raises:
+        CheckpointError: it was saved with another ``steps_per_epoch``.
+    """
+    saved, ours = index.get("steps_per_epoch"), run.config.steps_per_epoch
+    if saved != ours:
+        raise CheckpointError(
+            f"{str(folder)!r} was saved with steps_per_epoch={saved} and this run has steps_per_epoch={ours}: its "
+            f"epochs are other ones. Give steps_per_epoch={saved} to go on, or load it with weights_only=True."
+        )

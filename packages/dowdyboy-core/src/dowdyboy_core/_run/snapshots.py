@@ -45,6 +45,8 @@ def take_snapshot(run: Run, number: int) -> Snapshot:
         "metrics_bytes": run.metrics.size(),
         "best_type": run.config.save_best_type,
         **settings_of(run),
+        "steps_per_epoch": run.config.steps_per_epoch,
+        "passes": _places(run),
         "schedule_by": schedule_ways(run.config, backend, parts),
     }
     snapshot = Snapshot(index)
@@ -121,6 +123,14 @@ def read_together(backend: Backend, folder: Path, snapshot: Snapshot | None) -> 
             )
     assert snapshot is not None
     return snapshot
+
+
+def _places(run: Run) -> list[tuple[int, int]] | None:
+    """Where in its passes over the data the run is; None where a pass is an epoch."""
+    if run.config.steps_per_epoch is None:
+        return None
+    place = run.position.place()
+    return run.backend.gather(place) if run.position.apart else [place]
 
 
 def check_equal_weights(backend: Backend, parts: Assembly) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from dowdyboy_core._errors import SetupError
@@ -31,6 +32,10 @@ class Order(ABC):
     @abstractmethod
     def indices(self, seed: int, epoch: int) -> Sequence[Any]:
         """The indices of one epoch, in order."""
+
+    def start(self, seed: int, epoch: int) -> Iterator[Any]:
+        """The same, asked for one by one; the caller cares for the random streams."""
+        return iter(_plain(self.indices(seed, epoch)))
 
     def samplers(self) -> Sequence[Any]:
         """The user's own samplers that it asks."""
@@ -154,6 +159,11 @@ class SamplerOrder(Order):
             self._reseed(self._sampler, epoch_seed)
             return self._drawn()
 
+    def start(self, seed: int, epoch: int) -> Iterator[Any]:
+        """Starts the sampler, which may go on without an end."""
+        self._reseed(self._sampler, derive_seed(seed, "order", epoch))
+        return (list(item) if self._batched else item for item in self._sampler)
+
     def _drawn(self) -> list[Any]:
         length, size = known_length(self._sampler), known_length(self._data) or 0
         # What it says of itself is not binding, as in the frameworks' own loaders, but tells what to expect.
@@ -192,6 +202,10 @@ class Batching(ABC):
         """The same, drawn once, so that their number is known however often they are gone through."""
         drawn = list(self.batches(seed, epoch))
         return DrawnBatches(len(drawn), drawn.__iter__)
+
+    def start(self, seed: int, epoch: int) -> Iterator[Any]:
+        """The same, each drawn when it is asked for; the caller cares for the random streams."""
+        return self.batches(seed, epoch)
 
     def samplers(self) -> Sequence[Any]:
         """The user's own samplers that it asks."""
@@ -242,6 +256,14 @@ class FixedSizeBatches(Batching):
             len(starts), lambda: (_plain(indices[start : min(start + self._size, end)]) for start in starts)
         )
 
+    def start(self, seed: int, epoch: int) -> Iterator[Any]:
+        """Cuts the order while it is drawn."""
+        indices = self._order.start(seed, epoch)
+        while batch := list(islice(indices, self._size)):
+            if len(batch) < self._size and self._drop_last:
+                return
+            yield batch
+
     def samplers(self) -> Sequence[Any]:
         """That of the order."""
         return self._order.samplers()
@@ -260,6 +282,10 @@ class SingleIndices(Batching):
     def batches(self, seed: int, epoch: int) -> Iterator[Any]:
         """Yields indices."""
         yield from _plain(self._order.indices(seed, epoch))
+
+    def start(self, seed: int, epoch: int) -> Iterator[Any]:
+        """Yields indices while they are drawn."""
+        return self._order.start(seed, epoch)
 
     def samplers(self) -> Sequence[Any]:
         """That of the order."""
@@ -281,6 +307,10 @@ class SampledBatches(Batching):
     def batches(self, seed: int, epoch: int) -> Iterator[Any]:
         """Yields lists of indices."""
         yield from self._order.indices(seed, epoch)
+
+    def start(self, seed: int, epoch: int) -> Iterator[Any]:
+        """Yields batches while they are drawn."""
+        return self._order.start(seed, epoch)
 
     def samplers(self) -> Sequence[Any]:
         """The batch sampler."""
