@@ -21,9 +21,9 @@ FLAGS = (
 )  # fmt: skip
 AT_LEAST = {
     "epoch": 1, "save_interval": 1, "val_interval": 1, "accumulate_steps": 1, "save_steps": 1, "early_stop": 1,
-    "seed": 0,
+    "max_keep_num": 1, "seed": 0,
 }  # fmt: skip
-OPTIONAL = ("save_steps", "early_stop")
+OPTIONAL = ("save_steps", "early_stop", "max_keep_num")
 
 GOOD: dict[str, list[Any]] = {
     "name": ["run", "X", "a b", "模型-1", "x.y_z%", "…"],
@@ -44,6 +44,9 @@ GOOD: dict[str, list[Any]] = {
     "schedule_by": ["epoch", "step", ["step"], ("epoch", "step")],
     "early_stop": [None, 1],
     "early_stop_delta": [0.0, 0],
+    "max_keep_num": [None, 1],
+    "ema_decay": [None, 0.5, 0.9999],
+    "nonfinite": ["warn", "stop", "ignore"],
     **{flag: [True, False] for flag in FLAGS},
 }
 BAD: dict[str, list[Any]] = {
@@ -58,6 +61,8 @@ BAD: dict[str, list[Any]] = {
     "clip_grad_norm": [0, -1, 0.0, math.nan, math.inf, True, "1", 10**400],
     "resume": ["", 3, True, b"auto"],
     "schedule_by": ["", "STEP", None, 1, [], [None], {"step"}, b"step"],
+    "ema_decay": [0, 1, 0.0, 1.0, -0.5, True, "0.9", math.nan, math.inf],
+    "nonfinite": ["", "WARN", None, 1, True],
     "early_stop_delta": [None, -1, -0.5, math.nan, math.inf, True, "1", 10**400],
     **{flag: [None, 0, 1, "True", np.True_] for flag in FLAGS},
     **{
