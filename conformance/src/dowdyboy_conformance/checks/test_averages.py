@@ -229,7 +229,7 @@ def test_the_statistics_of_an_average_can_be_computed(harness: Harness, tmp_path
     loader = harness.loader(harness.dataset(*data()), 5)
     live, before = run.parameters(), harness.state(run.model)[harness.running_variance]
     with pytest.raises(ZeroDivisionError):
-        run.trainer.update_bn(loader, lambda trainer, bat: trainer.get_models()[0](bat[0]) and 1 / 0)
+        run.trainer.update_bn(loader, lambda trainer, bat: (trainer.get_models()[0](bat[0]), 1 / 0))
     assert np.array_equal(harness.state(run.model)[harness.running_variance], before), "nothing was changed"
     run.trainer.update_bn(loader)
     assert equal(trained(run.parameters()), trained(live))

@@ -106,11 +106,14 @@ def test_an_average_on_one_side_only_is_told(
 @pytest.mark.clause("C-26")
 def test_a_bad_average_replaces_no_good_one(harness: Harness, tmp_path: Path) -> None:
     changed: dict[str, Any] = {"ema_decay": DECAY, "enable_save_checkpoint": True, "nonfinite": "stop"}
-    run = build(harness, tmp_path, epoch=3, **changed)
+    run = build(harness, tmp_path, epoch=3, auto_optimize=False, **changed)
     [(_, parameter), *_] = harness.native_parameters(run.model)
 
     def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
         loss = run.train_step(trainer, bat, bat_idx, global_step)
+        trainer.zero_grad(run.optimizer)
+        trainer.backward(loss)
+        trainer.step(run.optimizer)
         if global_step == 4:
             harness.overwrite(parameter, float("inf"))
         return loss
