@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dowdyboy_core import CheckpointError, ConfigError
+from dowdyboy_core import CheckpointError, ConfigError, UnsupportedError
 from dowdyboy_core._disk.files import FolderReader, read_index
 from dowdyboy_core._disk.folders import REPLACED, UNFINISHED
 from dowdyboy_core._utilities import keep as _keep
@@ -57,6 +57,9 @@ class Plain:
 
     def is_optimizer(self, value: Any) -> bool:
         return isinstance(value, Optimizer)
+
+    def unsaved_state(self, optimizer: Optimizer) -> str | None:
+        return "its fast weights lie elsewhere" if optimizer.kind == "around" else None
 
     def unwrap_model(self, model: Any) -> Any:
         return model.model if isinstance(model, Wrapper) else model
@@ -158,6 +161,13 @@ def test_optimizers_are_saved_with_a_label_too(tmp_path: Path) -> None:
     model = Model(w=1.0)
     folder = _keep.save_labelled(PLAIN, 1, tmp_path, [model], [Optimizer(model)], "best")
     assert names(folder) == {"checkpoint.json", "model_0.safetensors", "optimizer_0.json"}
+
+
+def test_an_optimizer_with_state_elsewhere_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    model = Model(a=1)
+    with pytest.raises(UnsupportedError, match=r"optimizer_list\[0\], a Optimizer, can't be saved: its fast weights"):
+        _keep.save_numbered(PLAIN, 1, tmp_path, [model], [Optimizer(model, kind="around")], 1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_models_and_optimizers_come_back_in_numeric_order(tmp_path: Path) -> None:

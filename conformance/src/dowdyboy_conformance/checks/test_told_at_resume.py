@@ -86,6 +86,7 @@ def test_another_value_starts_with_no_best(harness: Harness, tmp_path: Path, cha
     assert [path.name for path in (tmp_path / "checkpoint").glob("best_*")] == ["best_epoch_3"]
     index = read_index(tmp_path / "checkpoint" / "best_epoch_3")
     assert (ends, index["best_rec"]) == ([3], changed.get("save_best_rec", "train_loss"))
+    assert (index["to_beat"], index["since_better"]) == (index["best"], 0)
     assert "starts with no best" in _log(tmp_path)
 
 

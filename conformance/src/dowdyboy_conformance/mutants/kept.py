@@ -37,7 +37,7 @@ class SavedAtTheEndOfTheEpoch(Mutant):
     """Saves what a training batch asks for at the end of the epoch only."""
 
     def spoil(self, trainer: Any) -> None:
-        change(trainer._saver._requests, "due", lambda original: lambda: False)
+        change(trainer._saver.requests, "due", lambda original: lambda: False)
 
 
 @caught("C-27", "test_what_was_asked_for_stays_and_is_passed_over")
@@ -91,7 +91,7 @@ class FirstProcessAlone(Mutant):
 
     def spoil(self, trainer: Any) -> None:
         if trainer.rank:
-            change(trainer._saver, "request", lambda original: lambda label: True)
+            change(trainer._saver.requests, "add", lambda original: lambda label: True)
 
 
 @caught("H-7", "test_what_was_trained_is_saved_where_a_later_hook_fails")

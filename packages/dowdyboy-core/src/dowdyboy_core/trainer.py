@@ -559,7 +559,7 @@ class Trainer:
         Raises:
             ConfigError, SetupError, CheckpointError: it is no label, or can't be saved at once.
         """
-        if self._saver.request(label) and self._interlude.phase is None:
+        if self._saver.requests.add(label) and self._interlude.phase is None:
             self._saver.save_now()
 
     def wait_for_checkpoint(self) -> None:

@@ -198,6 +198,7 @@ def save_checkpoint(
 
     Raises:
         ConfigError: an argument is not acceptable.
+        UnsupportedError: an optimizer has state that can't be saved.
         CheckpointError: it can't be written; the older ones stay.
     """
     return keep.save_numbered(PaddleBackend(), step, dir_path, model_list, optimizer_list, max_keep_num)
@@ -227,6 +228,7 @@ def save_checkpoint_unique(
 
     Raises:
         ConfigError: an argument is not acceptable.
+        UnsupportedError: an optimizer has state that can't be saved.
         CheckpointError: it can't be written; the older one stays.
     """
     return keep.save_labelled(PaddleBackend(), step, dir_path, model_list, optimizer_list, label)

@@ -197,6 +197,7 @@ def save_checkpoint(
 
     Raises:
         ConfigError: an argument is not acceptable.
+        UnsupportedError: an optimizer has state that can't be saved.
         CheckpointError: it can't be written; the older ones stay.
     """
     return keep.save_numbered(TorchBackend(), step, dir_path, model_list, optimizer_list, max_keep_num)
@@ -226,6 +227,7 @@ def save_checkpoint_unique(
 
     Raises:
         ConfigError: an argument is not acceptable.
+        UnsupportedError: an optimizer has state that can't be saved.
         CheckpointError: it can't be written; the older one stays.
     """
     return keep.save_labelled(TorchBackend(), step, dir_path, model_list, optimizer_list, label)

@@ -38,6 +38,7 @@ class Saver:
 
     Attributes:
         checkpoints: the folder of the run's checkpoints.
+        requests: labels under which hooks want the run saved.
     """
 
     def __init__(self, run: Run) -> None:
@@ -50,7 +51,7 @@ class Saver:
         self._curves_end: int | None = None  # length of metrics.jsonl at the resumed checkpoint, if that is our own
         self._number = 1  # of this run among those that were in out_dir
         self._unsaved: dict[str, str] = {}
-        self._requests = Requests(run)
+        self.requests = Requests(run)
         self._writer = Writer()
 
     # ---- taking up
@@ -165,12 +166,15 @@ class Saver:
             named = self._backend.gather(None if found is None else str(found[0]))[0]
             if named is not None:
                 chosen = Path(named)
-                snapshot = read_together(self._backend, chosen, None if found is None else found[1])
+                snapshot = self._read_together(chosen, None if found is None else found[1])
                 self._put_in_place(chosen, snapshot, weights_only=False)
                 if self._run.is_main:
                     self._make_up_for_lost(snapshot)  # before training changes what the optimizers keep of it
         elif self._config.resume is not None:
             self.load(Path(self._config.resume))
+
+    def _read_together(self, folder: Path, snapshot: Snapshot | None) -> Snapshot:
+        return read_together(self._backend, folder, snapshot)
 
     def continue_streams(self) -> None:
         """Puts the random streams where the resumed run had them, once its loader has been started."""
@@ -195,7 +199,7 @@ class Saver:
             ep: the epoch.
             value: what decides which is the best; None if it has no such value.
         """
-        kinds = [*self._kinds(ep), *self._requests.take()] if self._config.enable_save_checkpoint else []
+        kinds = [*self._kinds(ep), *self.requests.take()] if self._config.enable_save_checkpoint else []
         if not kinds:
             check_equal_weights(self._backend, self._run.parts)  # as each snapshot does
             return
@@ -237,18 +241,10 @@ class Saver:
         every, step = self._config.save_steps, self._position.train_step
         due = every is not None and self._config.enable_save_checkpoint and step // every > (step - closing) // every
         kinds = ["last_epoch"] if due else []
-        if self._requests.due():
-            kinds += self._requests.take()
+        if self.requests.due():
+            kinds += self.requests.take()
         if kinds:
             self._save(kinds, ep, self._snapshot())
-
-    def request(self, label: str) -> bool:
-        """Has the run saved under a label at the next place where it can be; False where nothing is saved at all.
-
-        Raises:
-            ConfigError: it is no label.
-        """
-        return self._requests.add(label)
 
     def save_now(self) -> None:
         """Saves what was requested, outside of ``fit``, in all processes together.
@@ -258,7 +254,7 @@ class Saver:
             CheckpointError: the disk won't have it.
         """
         meet(self._backend.gather, self._backend.rank, "save_checkpoint")
-        kinds = self._requests.take()
+        kinds = self.requests.take()
         if not self._run.parts.models:
             raise SetupError("save_checkpoint needs the models to save. Call set_model or set_models first.")
         with self._run.alone():
@@ -302,7 +298,7 @@ class Saver:
             return False
         snapshot = self._snapshot()
         snapshot.index.update(changed)
-        self._save(["last_epoch", *self._requests.take()], ep, snapshot)
+        self._save(["last_epoch", *self.requests.take()], ep, snapshot)
         self._writer.wait()
         return "last_epoch" not in self._unsaved
 
@@ -337,7 +333,7 @@ class Saver:
     def close(self) -> None:
         """Ends a fit, whether it came to its end or not."""
         self._resumed = None
-        self._requests.forget()
+        self.requests.forget()
         self._writer.wait()
 
     def check(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from dowdyboy_core._disk.files import FolderReader, Weights, is_whole, numbered, prepare, read_index, write_folder
 from dowdyboy_core._disk.folders import remove_folder, tidy, where_it_lies
 from dowdyboy_core._disk.labels import LABEL, check_label
-from dowdyboy_core._errors import CheckpointError, ConfigError
+from dowdyboy_core._errors import CheckpointError, ConfigError, UnsupportedError
 from dowdyboy_core._version import __version__
 from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import describe_differences
@@ -122,6 +122,12 @@ def _content(backend: Backend, model_list: Any, optimizer_list: Any) -> tuple[di
             raise ConfigError(
                 f"optimizer_list[{number}] holds {len(strangers)} of {len(parameters)} parameters that belong to none "
                 f"of model_list (shapes {', '.join(map(str, strangers[:5]))}). Give the models that it optimizes."
+            )
+        problem = backend.unsaved_state(optimizer)
+        if problem is not None:
+            raise UnsupportedError(
+                f"optimizer_list[{number}], a {type(optimizer).__name__}, can't be saved: {problem}. Take another "
+                "optimizer, or leave it out of optimizer_list, and save what it remembers yourself."
             )
     weights = {f"model_{number}": backend.model_state(model) for number, model in enumerate(models)}
     trees = {f"optimizer_{number}": backend.optimizer_state(item, names) for number, item in enumerate(optimizers)}
