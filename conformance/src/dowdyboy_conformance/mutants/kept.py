@@ -67,7 +67,7 @@ class ForgottenAtASignal(Mutant):
 
         def make(original: Any) -> Any:
             def save_last(*given: Any, **named: Any) -> Any:
-                saver._requests.forget()
+                saver.requests.forget()
                 return original(*given, **named)
 
             return save_last
