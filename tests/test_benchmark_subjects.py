@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
@@ -22,9 +21,10 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SUBJECTS = re.findall(r'"(\w+)"', re.findall(r"SUBJECTS = (.*)", (BENCHMARKS / "run_all.py").read_text())[0])
 CHARTS = {"steps": ["steps_batches", "steps_tensors", "steps_own"]}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # all of them run in the first test
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-Ran = dict[str, tuple[str, Path]]
+# One of them shows that the harness works; the others have the same, and take minutes.
+SHORT = [name if name == "records" else pytest.param(name, marks=pytest.mark.long) for name in SUBJECTS]
 
 
 def run(script: str, *arguments: str, code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -35,16 +35,20 @@ def run(script: str, *arguments: str, code: int = 0, **variables: str) -> subpro
     return done
 
 
+class Ran(dict[str, tuple[str, Path]]):
+    """What each subject printed, and the folder that it wrote to; it is run when it is first looked at."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+
+    def __missing__(self, subject: str) -> tuple[str, Path]:
+        self[subject] = run(f"{subject}.py", "--quick", "--out", str(self._out)).stdout, self._out
+        return self[subject]
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """For each subject what it printed, and the folder that it wrote to."""
-    out = tmp_path_factory.mktemp("results")
-
-    def quick(subject: str) -> str:
-        return run(f"{subject}.py", "--quick", "--out", str(out)).stdout
-
-    with ThreadPoolExecutor(2) as pool:
-        return {subject: (text, out) for subject, text in zip(SUBJECTS, pool.map(quick, SUBJECTS), strict=True)}
+    return Ran(tmp_path_factory.mktemp("results"))
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -56,7 +60,7 @@ def rows(text: str) -> list[dict[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("subject", SHORT)
 def test_a_subject_prints_what_the_readme_says(ran: Ran, subject: str) -> None:
     text, _ = ran[subject]
     found = rows(text)
@@ -66,7 +70,7 @@ def test_a_subject_prints_what_the_readme_says(ran: Ran, subject: str) -> None:
     assert undocumented <= {"framework", "contender", "processes", "model", "extras"}
 
 
-@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("subject", SHORT)
 def test_a_subject_writes_its_tables_charts_and_figures(ran: Ran, subject: str) -> None:
     text, out = ran[subject]
     written = (out / f"{subject}.md").read_text(encoding="utf-8")
@@ -80,6 +84,7 @@ def test_a_subject_writes_its_tables_charts_and_figures(ran: Ran, subject: str) 
         assert (out / f"{chart}.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.long
 def test_steps_are_compared_with_the_same_round(ran: Ran) -> None:
     text, out = ran["steps"]
     figures = json.loads((out / "steps.json").read_text(encoding="utf-8"))["frameworks"]
@@ -96,6 +101,7 @@ def test_steps_are_compared_with_the_same_round(ran: Ran) -> None:
                     assert shown == f"{median(over):+.1f} [{min(over):+.1f}, {max(over):+.1f}]"
 
 
+@pytest.mark.long
 def test_contenders_that_train_the_same_have_the_same_weights(ran: Ran) -> None:
     _, out = ran["steps"]
     figures = json.loads((out / "steps.json").read_text(encoding="utf-8"))["frameworks"]
@@ -124,6 +130,7 @@ def cheat(job):
 """
 
 
+@pytest.mark.long
 def test_a_contender_that_trains_something_else_is_found(tmp_path: Path) -> None:
     (tmp_path / "cheat.py").write_text(CHEAT, encoding="utf-8")
     options = ["--quick", "--framework", "torch", "--data", "batches", "--with", "cheat", "--only", "cheat"]

@@ -44,6 +44,7 @@ def tables(output: str) -> list[list[dict[str, str]]]:
     return [[dict(zip(table[0], row, strict=True)) for row in table[2:]] for table in found if table]
 
 
+@pytest.mark.long
 @pytest.mark.distributed
 def test_scaling_prints_and_writes_what_the_readme_says(tmp_path: Path) -> None:
     def run(framework: str) -> tuple[str, dict[str, Any]]:

@@ -147,11 +147,14 @@ def test_training_is_that_of_one_process_on_the_joined_batches(
     ("how", "where", "rank", "processes", "said"),
     [
         ("raise", "train_step", 1, 2, RAISED),  # the other one is in backward
-        ("raise", "val_step 1", 0, 3, RAISED),  # the others have no batch left
+        pytest.param("raise", "val_step 1", 0, 3, RAISED, marks=pytest.mark.long),  # the others have no batch left
         ("kill", "train_step", 0, 2, ()),
         pytest.param("exit text", "on_epoch_end", 1, 2, (*EXITED, "it ended on purpose\n"), marks=pytest.mark.long),
         ("exit 0", "test_step", 1, 2, (*EXITED, "A hook called sys.exit in one of several processes")),
-        ("exit 0", "before set_model", 1, 2, (*LEFT, "has come to set_models, and process 1")),
+        pytest.param(
+            *("exit 0", "before set_model", 1, 2, (*LEFT, "has come to set_models, and process 1")),
+            marks=pytest.mark.long,
+        ),
         pytest.param("exit 3", "before fit", 0, 2, (*LEFT, "has come to fit, and process 0"), marks=pytest.mark.long),
         pytest.param("exit 0", "test is over", 1, 2, (*LEFT, "has come to fit, and process 1"), marks=pytest.mark.long),
     ],
@@ -171,7 +174,7 @@ def test_the_launcher_ends_soon_and_says_why(
     [
         ("raise", "on_epoch_end", 0, RAISED),
         pytest.param("raise", "before fit", 1, RAISED, marks=pytest.mark.long),
-        ("kill", "train_step", 1, ("SIGKILL",)),
+        pytest.param("kill", "train_step", 1, ("SIGKILL",), marks=pytest.mark.long),
         pytest.param("exit text", "val_step 1", 0, (*EXITED, "it ended on purpose\n"), marks=pytest.mark.long),
         ("exit 0", "before fit", 1, (*LEFT, "has come to fit, and process 1")),
     ],

@@ -239,7 +239,7 @@ def test_machines_without_a_shared_disk(framework: str, machines: Machines, tmp_
     assert curves(disks[0]) == curves(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("how", ["raise", "kill"])
+@pytest.mark.parametrize("how", [pytest.param("raise", marks=pytest.mark.long), "kill"])
 def test_one_machine_that_fails_ends_the_other(framework: str, machines: Machines, tmp_path: Path, how: str) -> None:
     wanted = worker(framework, "fail", {"how": how, "where": "train_step", "rank": 1})
     job = machines.run(lambda number: [*launcher(framework, number), *wanted], [tmp_path, tmp_path])
