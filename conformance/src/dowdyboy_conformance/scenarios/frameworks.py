@@ -21,12 +21,16 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """Ways to train. (The step schedule is stepped by hand: it halves the rate, which each epoch would be too often.)"""
 
+BY_THREE = ("momentum, clipped", "adamw in clipped windows", "batch norm, adam")
+"""Those in which three processes train, too: rounds of three batches are what is new in them."""
+
 _SAMPLES = 79  # 20 batches of 4 or 10 of 8, of which the last is smaller
 
 
 def long_training(harness: Harness, out_dir: Path) -> Any:
     """Losses, records, learning rates and final parameters of every way to train."""
-    return {way: _train(harness, out_dir, way) for way in WAYS}
+    ways = BY_THREE if build(harness, out_dir).trainer.world_size == 3 else WAYS
+    return {way: _train(harness, out_dir, way) for way in ways}
 
 
 def _train(harness: Harness, out_dir: Path, way: str) -> Any:
