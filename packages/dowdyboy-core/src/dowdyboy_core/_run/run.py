@@ -15,6 +15,7 @@ from dowdyboy_core import log
 from dowdyboy_core._config import TrainerConfig
 from dowdyboy_core._disk.folders import make_folder
 from dowdyboy_core._disk.lock import RunLock
+from dowdyboy_core._durations import seconds_of
 from dowdyboy_core._errors import ConfigError, SetupError
 from dowdyboy_core.backend.points import Tracker
 from dowdyboy_core.backend.random_streams import RandomStreams
@@ -125,7 +126,13 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
     # Of the workers of a process nobody else knows.
     position = Position()
     parts = Assembly(config, backend, streams, warn=warn if backend.rank == 0 else log.warn, position=position)
-    stepper = Stepper(backend, config.accumulate_steps, config.clip_grad_norm, LossScaler(enabled=precision == "fp16"))
+    stepper = Stepper(
+        backend,
+        config.accumulate_steps,
+        config.clip_grad_norm,
+        LossScaler(enabled=precision == "fp16"),
+        clip_grad_value=config.clip_grad_value,
+    )
     return Run(
         config=config,
         backend=backend,
@@ -149,7 +156,9 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
             lock.moment,
             waits=config.resume is not None,
         ),
-        stopping=Stopping(backend.largest, backend.rank, backend.world_size),
+        stopping=Stopping(
+            backend.largest, backend.rank, backend.world_size, seconds_of("stop_after", config.stop_after)
+        ),
         losses=Losses(config.nonfinite, backend, stepper.scaler, position, warn),
     )
 
