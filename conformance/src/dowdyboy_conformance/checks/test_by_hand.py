@@ -104,7 +104,7 @@ def test_an_optimizer_steps_with_a_closure(harness: Harness, tmp_path: Path, cha
 def test_a_closure_is_refused_where_it_cannot_be_had(harness: Harness, tmp_path: Path) -> None:
     run = build(harness, tmp_path, auto_optimize=False)
     trainer, optimizer = run.trainer, run.optimizer
-    kind = type(optimizer)
+    kind: Any = type(optimizer)
     without = kind.__new__(type("Plain", (kind,), {"step": lambda self: None}))
 
     def refused(text: str, of: Any, optimizer: Any, closure: Any) -> None:

@@ -231,7 +231,7 @@ def _anything(name: str, value: object) -> None:
     """For fields that another place checks as a whole."""
 
 
-_CHECKS: dict[str, Callable[[str, Any], None]] = {
+_CHECKS: dict[str, Callable[[str, Any], object]] = {
     "name": _file_name,
     "epoch": partial(_integer, least=1),
     "out_dir": _path,

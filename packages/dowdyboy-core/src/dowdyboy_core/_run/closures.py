@@ -31,7 +31,7 @@ def stepping_by_hand(
         ConfigError: the optimizer wants a closure and there is none, or takes none; or the settings rule it out.
         UnsupportedError: there are several processes.
     """
-    kind = type(optimizer)
+    kind: Any = type(optimizer)
     if closure is None:
         wanted = None if optimizer is None else _refuses(kind, 0)
         if wanted is not None:
@@ -63,7 +63,7 @@ def stepping_by_hand(
 
 
 @lru_cache(maxsize=64)
-def _refuses(kind: type, count: int) -> str | None:
+def _refuses(kind: Any, count: int) -> str | None:
     """The signature of a kind's ``step``, as text, if it can't be called with so many arguments."""
     problem = problem_of_call(getattr(kind, "step", None), None, *[None] * count)
     return None if problem is None else problem[0]
