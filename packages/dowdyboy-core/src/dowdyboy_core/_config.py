@@ -143,6 +143,11 @@ class TrainerConfig:
             )
 
     @property
+    def stop_after_seconds(self) -> int | None:
+        """How many seconds ``stop_after`` is."""
+        return seconds_of("stop_after", self.stop_after)
+
+    @property
     def device_request(self) -> DeviceRequest:
         """What ``cpu`` and ``device`` together ask for."""
         if self.device is None:

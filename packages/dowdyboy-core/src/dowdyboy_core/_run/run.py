@@ -15,7 +15,6 @@ from dowdyboy_core import log
 from dowdyboy_core._config import TrainerConfig
 from dowdyboy_core._disk.folders import make_folder
 from dowdyboy_core._disk.lock import RunLock
-from dowdyboy_core._durations import seconds_of
 from dowdyboy_core._errors import ConfigError, SetupError
 from dowdyboy_core.backend.points import Tracker
 from dowdyboy_core.backend.random_streams import RandomStreams
@@ -156,9 +155,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
             lock.moment,
             waits=config.resume is not None,
         ),
-        stopping=Stopping(
-            backend.largest, backend.rank, backend.world_size, seconds_of("stop_after", config.stop_after)
-        ),
+        stopping=Stopping(backend.largest, backend.rank, backend.world_size, config.stop_after_seconds),
         losses=Losses(config.nonfinite, backend, stepper.scaler, position, warn),
     )
 
