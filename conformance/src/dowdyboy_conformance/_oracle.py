@@ -101,6 +101,7 @@ def train(
     optimizer: str = "sgd",
     lr: float = 0.1,
     max_norm: float | None = None,
+    max_value: float | None = None,
 ) -> tuple[list[float], list[Array]]:
     """The loss of each batch before its step, and the parameters after the last."""
     parameters, rule = flat(initial), updater(optimizer, lr)
@@ -112,6 +113,8 @@ def train(
         losses.append(value)
         gradients = backward(parameters, values, gradient)
         gradients = gradients if max_norm is None else clip(gradients, max_norm)
+        if max_value is not None:
+            gradients = [np.clip(item, -max_value, max_value) for item in gradients]
         parameters = [rule(*item, t) for item in zip(parameters, gradients, slots, strict=True)]
     return losses, parameters
 

@@ -41,6 +41,7 @@ SCENARIOS = {
         ],
         "scenarios.hooks": ["interludes"],
         "scenarios.ending": ["ending"],
+        "scenarios.deadline": ["deadline"],
         "scenarios.models": ["uses", "disguise", "thawing", "adversarial", "refusals", "drifting"],
         "scenarios.data": ["parts"],
         "scenarios.steps": ["passes"],

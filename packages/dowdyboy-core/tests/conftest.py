@@ -164,6 +164,9 @@ class PlainBackend(Backend):
     def clip_gradients(self, optimizer: Any, max_norm: float) -> None:
         pass
 
+    def clip_gradient_values(self, optimizer: Any, bound: float) -> None:
+        pass
+
     def step(self, optimizer: Optimizer) -> None:
         optimizer.velocity = 0.9 * optimizer.velocity + optimizer.parameter.grad
         optimizer.parameter.value -= optimizer.lr * optimizer.velocity

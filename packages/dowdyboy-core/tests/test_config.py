@@ -39,6 +39,7 @@ GOOD: dict[str, list[Any]] = {
     "device": [None, "cpu", "gpu", "gpu:0", "cuda", "cuda:12", 0, 3, "0,1", "0, 1", [1, 0], ("0", "1"), range(2)],
     "accumulate_steps": [4],
     "clip_grad_norm": [None, 1, 0.5, sys.float_info.max],
+    "clip_grad_value": [None, 1, 0.5, sys.float_info.max],
     "save_steps": [None, 1],
     "steps_per_epoch": [None, 1],
     "resume": [None, "auto", "some/path", Path("some/path")],
@@ -48,6 +49,7 @@ GOOD: dict[str, list[Any]] = {
     "ema_decay": [None, 0.5, 0.9999, sys.float_info.min],
     "early_stop_delta": [0.0, 0],
     "nonfinite": ["warn", "stop", "ignore"],
+    "stop_after": [None, "7h30m", "90m", "45s", "1h", "1h0m5s", "0h1s"],
     **{flag: [True, False] for flag in FLAGS},
 }
 BAD: dict[str, list[Any]] = {
@@ -60,10 +62,13 @@ BAD: dict[str, list[Any]] = {
     "device": ["", "tpu", "gpu:", "gpu:x", "gpu:0,1", "cpu:0", -1, 1.0, True, [], [0, 0], "1,01", "0 1", "g pu",
                [None], [True], b"0", {"gpu"}, object()],
     "clip_grad_norm": [0, -1, 0.0, math.nan, math.inf, True, "1", 10**400],
+    "clip_grad_value": [0, -1, 0.0, math.nan, math.inf, True, "1", 10**400],
     "resume": ["", 3, True, b"auto"],
     "schedule_by": ["", "STEP", None, 1, [], [None], {"step"}, b"step"],
     "ema_decay": [0, 0.0, 1, 1.0, -0.5, 1.5, math.nan, math.inf, True, "0.9"],
     "nonfinite": ["", "raise", "WARN", None, True],
+    "stop_after": ["", "0s", "90", 90, 1.5, True, "1.5h", "-1h", "30m7h", "1H", "1h ", "1h\n", "7:30:00", b"1h",
+                   "²h", "9" * 5000 + "h"],
     "early_stop_delta": [None, -1, -0.5, math.nan, math.inf, True, "1", 10**400],
     **{flag: [None, 0, 1, "True", np.True_] for flag in FLAGS},
     **{

@@ -105,6 +105,17 @@ def test_clipping_comes_after_unscaling() -> None:
     assert backend.log == [("a", 0.25)]
 
 
+def test_an_optimizer_is_unscaled_once_and_clipped_afterwards() -> None:
+    made, backend = stepper(clip=0.5, scaled=True)
+    names = ["a", "b"]
+    made.backward({"a": 0.25, "b": 3.0})
+    made.unscale(names[0])
+    made.unscale(names[0])
+    assert backend.gradient == {"a": 0.25, "b": 3.0 * LossScaler.INITIAL}
+    assert [made.step(name) for name in names] == [True, True]
+    assert backend.log == [("a", 0.25), ("b", 0.5)]
+
+
 def test_each_optimizer_skips_for_its_own_overflow_and_the_scale_falls_once() -> None:
     made, backend = stepper(scaled=True)
     made.backward({"a": 1e36, "b": float("inf"), "c": 2.0})

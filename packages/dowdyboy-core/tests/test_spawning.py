@@ -18,7 +18,7 @@ from dowdyboy_core import SetupError
 from dowdyboy_core.backend import failures as _failures
 from dowdyboy_core.backend import spawning as _spawning
 from dowdyboy_core.backend import together as _together
-from dowdyboy_core.backend.signals import Stopped
+from dowdyboy_core.backend.signals import TIME_IS_UP, Stopped
 from dowdyboy_core.backend.spawning import ProcessFailure, Work, run_spawned, wait_for_spawned
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -318,6 +318,14 @@ def test_a_process_that_a_signal_has_stopped_stands_for_all(monkeypatch: pytest.
     assert job.done[-1] == ("SIGTERM", "c")
 
 
+def test_processes_whose_time_is_up_end_so_what_started_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(monkeypatch, a={}, b={})
+    job.moments = [job.end(b=75), job.end(a=75)]
+    with pytest.raises(Stopped) as caught:
+        wait_for(job.start)
+    assert caught.value.code == 75
+
+
 @pytest.fixture
 def usual_handlers(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Has signals handled as in a script under Slurm, and gives those that would have ended it."""
@@ -457,7 +465,12 @@ def test_a_failure_is_reported(as_spawned: Any, error: BaseException, status: in
 
 def test_an_end_in_order_and_one_by_a_signal_are_no_failures(as_spawned: Any) -> None:
     run, report = as_spawned
-    for error, status in [(SystemExit(0), 0), (Stopped(signal.SIGTERM), 143), (KeyboardInterrupt(), 130)]:
+    for error, status in [
+        (SystemExit(0), 0),
+        (Stopped(signal.SIGTERM), 143),
+        (Stopped(TIME_IS_UP), 75),
+        (KeyboardInterrupt(), 130),
+    ]:
         with pytest.raises(SystemExit) as caught:
             run(fail_with, error)
         assert caught.value.code == status

@@ -58,12 +58,13 @@ def test_an_overflow_of_sparse_gradients_is_noticed(tmp_path: Path) -> None:
         assert backend.scale_gradients(optimizer, 0.5, check=True) is finite
 
 
-def test_sparse_gradients_are_not_clipped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["clip_grad_norm", "clip_grad_value"])
+def test_sparse_gradients_are_not_clipped(tmp_path: Path, field: str) -> None:
     model = embedding()
     before = model.weight.numpy()
     optimizer = paddle.optimizer.SGD(0.1, parameters=model.parameters())
-    with pytest.raises(UnsupportedError, match=r"^clip_grad_norm=1\.0 can't be had with the sparse gradients of SGD\."):
-        trainer_for(tmp_path, [model], [optimizer], clip_grad_norm=1.0).fit(train_step)
+    with pytest.raises(UnsupportedError, match=rf"^{field}=1\.0 can't be had with the sparse gradients of SGD\."):
+        trainer_for(tmp_path, [model], [optimizer], **{field: 1.0}).fit(train_step)
     assert (model.weight.numpy() == before).all()
 
 
@@ -106,3 +107,40 @@ def test_the_frameworks_own_optimizer_with_a_closure_is_refused(tmp_path: Path) 
         ConfigError, match=r"type LBFGS, wants more than its gradients: step\(closure\)\. auto_optimize"
     ):
         trainer_for(tmp_path, [model], [paddle.optimizer.LBFGS(parameters=model.parameters())])
+
+
+@pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # which it does itself
+@pytest.mark.parametrize("settings", [{}, {"clip_grad_norm": 0.1}], ids=str)
+def test_lbfgs_steps_as_by_hand(tmp_path: Path, settings: dict[str, Any]) -> None:
+    models = []
+    for _ in range(2):
+        paddle.seed(5)
+        models.append(paddle.nn.Linear(2, 1))
+    batches = [paddle.to_tensor([[place, 1.0], [2.0, place]], "float32") for place in range(3)]
+    by_hand, trained = models
+    optimizer, ours = (paddle.optimizer.LBFGS(0.5, max_iter=4, parameters=model.parameters()) for model in models)
+
+    def train(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> None:
+        def closure() -> Any:
+            trainer.zero_grad(ours)
+            loss = (trained(bat) - 1).square().mean()
+            trainer.backward(loss)
+            return loss
+
+        trainer.step(ours, closure=closure)
+
+    trainer = trainer_for(tmp_path, [trained], [ours], auto_optimize=False, **settings)
+    trainer.set_train_dataloader(batches)
+    trainer.fit(train)
+    for bat in batches:
+
+        def closure(bat: Any = bat) -> Any:
+            optimizer.clear_grad()
+            loss = (by_hand(bat) - 1).square().mean()
+            loss.backward()
+            if settings:
+                paddle.nn.utils.clip_grad_norm_(by_hand.parameters(), 0.1)
+            return loss
+
+        optimizer.step(closure)
+    assert (trained.weight.numpy() == by_hand.weight.numpy()).all()

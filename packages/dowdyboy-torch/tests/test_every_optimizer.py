@@ -98,12 +98,12 @@ def run(out_dir: Path, make: Callable[[Any], Any], schedule: str | None = None, 
             return loss
 
         def closure() -> Any:
-            optimizer.zero_grad()
+            trainer.zero_grad(optimizer)
             loss = loss_of(bat)
-            loss.backward()
+            trainer.backward(loss)
             return loss
 
-        optimizer.step(closure)
+        trainer.step(optimizer, closure=closure)
         return None
 
     try:

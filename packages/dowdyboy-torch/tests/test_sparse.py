@@ -61,11 +61,12 @@ def test_an_overflow_of_sparse_gradients_skips_the_step(tmp_path: Path) -> None:
     assert trainer._stepper.scaler.scale == 65536 / 2 ** len(BATCHES)
 
 
-def test_sparse_gradients_are_not_clipped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["clip_grad_norm", "clip_grad_value"])
+def test_sparse_gradients_are_not_clipped(tmp_path: Path, field: str) -> None:
     model = embedding()
     before = model.weight.detach().clone()
-    trainer = trainer_for(tmp_path, model, torch.optim.SGD(model.parameters(), 0.1), clip_grad_norm=1.0)
-    with pytest.raises(UnsupportedError, match=r"^clip_grad_norm=1\.0 can't be had with the sparse gradients of SGD\."):
+    trainer = trainer_for(tmp_path, model, torch.optim.SGD(model.parameters(), 0.1), **{field: 1.0})
+    with pytest.raises(UnsupportedError, match=rf"^{field}=1\.0 can't be had with the sparse gradients of SGD\."):
         trainer.fit(train_step)
     assert torch.equal(model.weight, before)
 
@@ -78,3 +79,39 @@ def test_the_frameworks_own_optimizer_with_a_closure_is_refused(tmp_path: Path) 
         ConfigError, match=r"type LBFGS, wants more than its gradients: step\(closure\)\. auto_optimize"
     ):
         trainer_for(tmp_path, model, optimizer)
+
+
+@pytest.mark.parametrize("settings", [{}, {"clip_grad_norm": 0.1}], ids=str)
+def test_lbfgs_steps_as_by_hand(tmp_path: Path, settings: dict[str, Any]) -> None:
+    models = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        models.append(torch.nn.Linear(2, 1))
+    batches = [torch.randn(4, 2, generator=torch.Generator().manual_seed(place)) for place in range(3)]
+    by_hand, trained = models
+    optimizer, ours = (torch.optim.LBFGS(model.parameters(), 0.5, max_iter=4) for model in models)
+
+    def train(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> None:
+        def closure() -> Any:
+            trainer.zero_grad(ours)
+            loss = (trained(bat) - 1).square().mean()
+            trainer.backward(loss)
+            return loss
+
+        trainer.step(ours, closure=closure)
+
+    trainer = trainer_for(tmp_path, trained, ours, auto_optimize=False, **settings)
+    trainer.set_train_dataloader(batches)
+    trainer.fit(train)
+    for bat in batches:
+
+        def closure(bat: Any = bat) -> Any:
+            optimizer.zero_grad()
+            loss = (by_hand(bat) - 1).square().mean()
+            loss.backward()
+            if settings:
+                torch.nn.utils.clip_grad_norm_(by_hand.parameters(), 0.1)
+            return loss
+
+        optimizer.step(closure)
+    assert torch.equal(trained.weight, by_hand.weight)

@@ -37,6 +37,7 @@ DEFAULTS = {
     "device": None,
     "accumulate_steps": 1,
     "clip_grad_norm": None,
+    "clip_grad_value": None,
     "save_steps": None,
     "max_keep_num": None,
     "ema_decay": None,
@@ -46,6 +47,7 @@ DEFAULTS = {
     "early_stop": None,
     "early_stop_delta": 0.0,
     "nonfinite": "warn",
+    "stop_after": None,
 }
 AT_LEAST_ONE = "is not acceptable. Give an int of at least 1"
 BAD = [
@@ -79,6 +81,16 @@ BAD = [
         float("nan"),
         "clip_grad_norm=nan is not acceptable. Give a finite number above 0, or None.",
     ),
+    ("clip_grad_value", 0, "clip_grad_value=0 is not acceptable. Give a finite number above 0, or None."),
+    *[
+        (
+            "stop_after",
+            bad,
+            f"stop_after={bad!r} is not acceptable. Give a time above 0 in hours, minutes and seconds, such as "
+            "'7h30m', '90m', '45s' or '1h', or None.",
+        )
+        for bad in ("7.5h", "90", "30m7h", "0s", "", 90)
+    ],
     ("out_dir", 3, "out_dir=3 is not a path. Give a str or a pathlib.Path."),
     ("out_dir", "", "out_dir='' is not a path. Give a str or a pathlib.Path."),
     ("resume", 3, "resume=3 is not a path. Give a str or a pathlib.Path."),

@@ -81,7 +81,11 @@ def _wanting_a_closure(run: Run) -> Any:
 def test_an_optimizer_that_wants_a_closure_is_refused(harness: Harness, tmp_path: Path) -> None:
     wants = "Optimizer 0, an object of type Searching, wants more than its gradients: step(closure). "
     settings: list[tuple[dict[str, Any], str]] = [
-        ({}, "auto_optimize=True can't give it. Set auto_optimize=False, and call its step in train_step."),
+        (
+            {},
+            "auto_optimize=True can't give it. Set auto_optimize=False, and call trainer.step(optimizer, closure=...) "
+            "in train_step.",
+        ),
         (
             {"mixed_precision": "fp16", "auto_optimize": False},
             "What it computes within a step can't be unscaled in fp16. Use mixed_precision='bf16' or 'no'.",
@@ -97,7 +101,12 @@ def test_an_optimizer_that_wants_a_closure_is_refused(harness: Harness, tmp_path
     run.fit(val=False)
 
 
-SHARING: list[dict[str, Any]] = [{"accumulate_steps": 2}, {"clip_grad_norm": 1.0}, {"mixed_precision": "fp16"}]
+SHARING: list[dict[str, Any]] = [
+    {"accumulate_steps": 2},
+    {"clip_grad_norm": 1.0},
+    {"clip_grad_value": 1.0},
+    {"mixed_precision": "fp16"},
+]
 
 
 @pytest.mark.clause("X-4", "X-2")

@@ -188,6 +188,10 @@ class NumpyBackend(Backend):
         if not factor >= 1:  # NaN is none either, and spreads
             self.scale_gradients(optimizer, factor, check=False)
 
+    def clip_gradient_values(self, optimizer: Any, bound: float) -> None:
+        for parameter in self._with_gradient(optimizer):
+            parameter.grad = np.clip(parameter.grad, np.float32(-bound), np.float32(bound))
+
     def step(self, optimizer: Any) -> None:
         optimizer.step()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from dowdyboy_core.backend.devices import DeviceRequest, read_device
 
+from ._durations import seconds_of
 from ._errors import ConfigError
 
 PRECISIONS = ("no", "fp16", "bf16")
@@ -52,6 +53,7 @@ class TrainerConfig:
             use: ``1``, ``'0,1'``, ``[0, 1]``.
         accumulate_steps: average the gradients of this many batches before each optimizer step.
         clip_grad_norm: scale the gradients of each optimizer down to this total norm; ``None`` is off.
+        clip_grad_value: clamp each element of the gradients to at most this, and at least minus this; ``None`` is off.
         save_steps: also refresh the last checkpoint every this many training steps; ``None`` is off.
         max_keep_num: keep the newest so many of the ``epoch_N``; ``None`` keeps them all.
         ema_decay: keep an exponential moving average of the trained parameters, which moves by ``1 - ema_decay`` of the
@@ -65,6 +67,8 @@ class TrainerConfig:
         early_stop_delta: by how much a value has to be better than the best one to count for ``early_stop``.
         nonfinite: what a loss that is not finite does: ``'warn'`` tells it once, ``'stop'`` ends the run before
             anything is saved, ``'ignore'`` looks at none.
+        stop_after: end the fit within this time, such as ``'7h30m'``, saved where it has come to and with exit status
+            75; leave time for what comes before and for the save. ``None`` is off.
 
     Raises:
         ConfigError: a value is not acceptable, or there is no such field; the message says what is accepted.
@@ -93,6 +97,7 @@ class TrainerConfig:
     device: str | int | Sequence[int | str] | None = None
     accumulate_steps: int = 1
     clip_grad_norm: float | None = None
+    clip_grad_value: float | None = None
     save_steps: int | None = None
     max_keep_num: int | None = None
     ema_decay: float | None = None
@@ -102,6 +107,7 @@ class TrainerConfig:
     early_stop: int | None = None
     early_stop_delta: float = 0.0
     nonfinite: str = "warn"
+    stop_after: str | None = None
 
     def __new__(cls, *args: Any, **given: Any) -> Any:
         """Refuses a name that is no field: Python's own message would not say which there are."""
@@ -125,11 +131,21 @@ class TrainerConfig:
                 f"schedule_by={self.schedule_by!r} needs auto_schedule=True. With auto_schedule=False call "
                 "trainer.step(optimizer, lr_scheduler) as often as you like."
             )
+        if self.clip_grad_norm is not None and self.clip_grad_value is not None:
+            raise ConfigError(
+                f"clip_grad_norm={self.clip_grad_norm!r} and clip_grad_value={self.clip_grad_value!r} are two ways to "
+                "clip. Leave one of them out."
+            )
         if self.early_stop_delta and self.early_stop is None:
             raise ConfigError(
                 f"early_stop_delta={self.early_stop_delta!r} needs early_stop, the number of epochs to wait for "
                 "something better."
             )
+
+    @property
+    def stop_after_seconds(self) -> int | None:
+        """How many seconds ``stop_after`` is."""
+        return seconds_of("stop_after", self.stop_after)
 
     @property
     def device_request(self) -> DeviceRequest:
@@ -220,7 +236,7 @@ def _anything(name: str, value: object) -> None:
     """For fields that another place checks as a whole."""
 
 
-_CHECKS: dict[str, Callable[[str, Any], None]] = {
+_CHECKS: dict[str, Callable[[str, Any], object]] = {
     "name": _file_name,
     "epoch": partial(_integer, least=1),
     "out_dir": _path,
@@ -244,6 +260,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "device": _anything,  # device_request reads it
     "accumulate_steps": partial(_integer, least=1),
     "clip_grad_norm": _positive_or_none,
+    "clip_grad_value": _positive_or_none,
     "save_steps": partial(_integer, least=1, optional=True),
     "max_keep_num": partial(_integer, least=1, optional=True),
     "ema_decay": _share_or_none,
@@ -253,4 +270,5 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "early_stop": partial(_integer, least=1, optional=True),
     "early_stop_delta": _not_negative,
     "nonfinite": partial(_choice, accepted=NONFINITE),
+    "stop_after": seconds_of,
 }

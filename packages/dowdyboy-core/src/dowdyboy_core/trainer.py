@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from ._config import TrainerConfig
-from ._errors import SetupError
+from ._errors import ConfigError, SetupError
 from ._run.assembly import check_hook
+from ._run.closures import stepping_by_hand
 from ._run.ending import Ending
 from ._run.hooks import STEP_ARGUMENTS, Hooks
 from ._run.interlude import Interlude
@@ -296,8 +297,8 @@ class Trainer:
             SetupError: something that the run needs was not set, a record that decides the best is missing, or another
                 run is under way in ``out_dir``.
             CheckpointError: the last checkpoint could not be saved (everything else is done by then).
-            SystemExit: SIGTERM (status 143), Ctrl-C (130) or another signal that stops a run came; the run is saved at
-                the batch it had come to.
+            SystemExit: SIGTERM (status 143), Ctrl-C (130) or another signal that stops a run came, or the time of
+                ``stop_after`` is up (75); the run is saved at the batch it had come to.
         """
         hooks = Hooks(train_step, val_step, on_epoch_end, on_epoch_begin, on_step_end)
         self._parts.check_ready("train")
@@ -513,14 +514,37 @@ class Trainer:
 
     def zero_grad(self, optimizer: Any) -> None:
         """Clears the gradients of an optimizer's parameters; for ``auto_optimize=False``."""
-        self._backend.zero_grad(optimizer)
+        self._stepper.zero_grad(optimizer)
 
-    def step(self, optimizer: Any = None, lr_scheduler: Any = None) -> None:
+    def unscale(self, optimizer: Any) -> None:
+        """Takes the loss scale of fp16 out of an optimizer's gradients before ``step``; a second call does nothing.
+
+        Raises:
+            ConfigError: with ``auto_optimize=True``.
+            SetupError: backward has run since the first call, and added scaled gradients.
+        """
+        if self.config.auto_optimize:
+            raise ConfigError("unscale was called with auto_optimize=True, which unscales by itself. Leave it out.")
+        self._stepper.unscale(optimizer)
+
+    def step(
+        self, optimizer: Any = None, lr_scheduler: Any = None, *, closure: Callable[[], Any] | None = None
+    ) -> None:
         """Steps an optimizer, a scheduler or both; for ``auto_optimize=False`` and ``auto_schedule=False``.
 
         An optimizer whose gradients overflowed in fp16 skips its step, and then so does the scheduler given with it.
+
+        Args:
+            optimizer: the optimizer.
+            lr_scheduler: the scheduler.
+            closure: for LBFGS and its kind: clears the gradients, calls ``trainer.backward(loss)`` and gives the loss.
+
+        Raises:
+            ConfigError: neither is given, the scheduler follows a value, or the closure can't be or has to be given.
+            UnsupportedError: a closure in one of several processes.
         """
-        self._schedules.step_by_hand(optimizer, lr_scheduler, self._stepper.step)
+        step = stepping_by_hand(self.config, self._backend, self._stepper, optimizer, closure)
+        self._schedules.step_by_hand(optimizer, lr_scheduler, step)
 
     def load_checkpoint(
         self, checkpoint_dir: str | os.PathLike[str], *, weights_only: bool = False, ema: bool = False

@@ -228,6 +228,9 @@ class TorchBackend(Backend):
     def clip_gradients(self, optimizer: Any, max_norm: float) -> None:
         torch.nn.utils.clip_grad_norm_(self.optimizer_parameters(optimizer), max_norm)
 
+    def clip_gradient_values(self, optimizer: Any, bound: float) -> None:
+        torch.nn.utils.clip_grad_value_(self.optimizer_parameters(optimizer), bound)
+
     def step(self, optimizer: Any) -> None:
         optimizer.step()
 

@@ -34,7 +34,7 @@ def check_scheduler(number: int, scheduler: Any, config: TrainerConfig, backend:
     if not callable(getattr(scheduler, "step", None)):
         raise ConfigError(f"{named} is no scheduler: it has no step(). {advice}")
     follows = backend.plateau_mode(scheduler) is not None
-    problem = _problem_of_call(scheduler.step, *([0.0] if follows else []))
+    problem = problem_of_call(scheduler.step, *([0.0] if follows else []))
     if problem is not None and config.auto_schedule:
         called = "(value)" if follows else "()"
         raise ConfigError(
@@ -55,7 +55,7 @@ def check_optimizers(optimizers: Sequence[Any], config: TrainerConfig) -> None:
             raise ConfigError(
                 f"Optimizer {number} is optimizer {before} again, which would step twice. Give each optimizer once."
             )
-        problem = _problem_of_call(getattr(type(optimizer), "step", None), optimizer)
+        problem = problem_of_call(getattr(type(optimizer), "step", None), optimizer)
         if problem is None:
             continue
         named = f"Optimizer {number}, {short(optimizer)}, wants more than its gradients: step{problem[0]}."
@@ -65,7 +65,8 @@ def check_optimizers(optimizers: Sequence[Any], config: TrainerConfig) -> None:
             )
         if config.auto_optimize:
             raise ConfigError(
-                f"{named} auto_optimize=True can't give it. Set auto_optimize=False, and call its step in train_step."
+                f"{named} auto_optimize=True can't give it. Set auto_optimize=False, and call "
+                "trainer.step(optimizer, closure=...) in train_step."
             )
 
 
@@ -84,6 +85,7 @@ def check_shared(optimizers: Sequence[Sequence[Any]], names: Mapping[int, str], 
         "mixed_precision='fp16'": config.mixed_precision == "fp16",
         f"accumulate_steps={config.accumulate_steps}": config.accumulate_steps > 1,
         f"clip_grad_norm={config.clip_grad_norm}": config.clip_grad_norm is not None,
+        f"clip_grad_value={config.clip_grad_value}": config.clip_grad_value is not None,
     }
     rescaling = [cause for cause, given in causes.items() if given]
     if not rescaling or not config.auto_optimize:
@@ -118,7 +120,7 @@ def check_loader(role: str, loader: Any, is_loader: Callable[[Any], bool]) -> No
         raise ConfigError(f"set_{role}_dataloader got a {type(loader).__name__} of loaders. {advice}")
 
 
-def _problem_of_call(function: Any, *given: Any) -> tuple[str] | None:
+def problem_of_call(function: Any, *given: Any) -> tuple[str] | None:
     """The signature of a function that can't be called with these, as text; None if it can, or nobody knows."""
     try:
         signature = inspect.signature(function)

@@ -125,7 +125,13 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
     # Of the workers of a process nobody else knows.
     position = Position()
     parts = Assembly(config, backend, streams, warn=warn if backend.rank == 0 else log.warn, position=position)
-    stepper = Stepper(backend, config.accumulate_steps, config.clip_grad_norm, LossScaler(enabled=precision == "fp16"))
+    stepper = Stepper(
+        backend,
+        config.accumulate_steps,
+        config.clip_grad_norm,
+        LossScaler(enabled=precision == "fp16"),
+        clip_grad_value=config.clip_grad_value,
+    )
     return Run(
         config=config,
         backend=backend,
@@ -149,7 +155,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
             lock.moment,
             waits=config.resume is not None,
         ),
-        stopping=Stopping(backend.largest, backend.rank, backend.world_size),
+        stopping=Stopping(backend.largest, backend.rank, backend.world_size, config.stop_after_seconds),
         losses=Losses(config.nonfinite, backend, stepper.scaler, position, warn),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from dowdyboy_core._disk.files import Content
 from dowdyboy_core._disk.writer import Writer
 from dowdyboy_core._errors import CheckpointError, ConfigError, SetupError
-from dowdyboy_core.backend.signals import Stopped
+from dowdyboy_core.backend.signals import TIME_IS_UP, Stopped
 from dowdyboy_core.backend.together import meet
 from dowdyboy_core.rand import derive_seed
 
@@ -278,11 +278,14 @@ class Saver:
             return
         saved = self.save_last(ep)
         self._run.tell(
-            f"stopped by signal {signum} in epoch {ep}, "
+            f"stopped {self._cause(signum)} in epoch {ep}, "
             + ("saved; resume='auto' goes on from here" if saved else "and this point is NOT saved")
         )
         self._backend.barrier()  # the first process that is gone may take the others with it
         raise Stopped(signum)
+
+    def _cause(self, signum: int) -> str:
+        return f"after {self._config.stop_after}" if signum == TIME_IS_UP else f"by signal {signum}"
 
     def save_last(self, ep: int, **changed: int) -> bool:
         """Saves the run as it is as the last checkpoint, whatever the settings but for ``enable_save_checkpoint``.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from dowdyboy_core._errors import SetupError, UnsupportedError
 from dowdyboy_core.backend.seam import Backend
+
+from .unscaled import Unscaled
 
 
 def windows(batches: Iterable[Any], size: int) -> Iterator[tuple[Any, int]]:
@@ -102,13 +104,27 @@ class Stepper:
     """
 
     def __init__(
-        self, backend: Backend, accumulate_steps: int, clip_grad_norm: float | None, scaler: LossScaler
+        self,
+        backend: Backend,
+        accumulate_steps: int,
+        clip_grad_norm: float | None,
+        scaler: LossScaler,
+        *,
+        clip_grad_value: float | None = None,
     ) -> None:
         self.scaler = scaler
         self.steps = 0
         self._backend = backend
         self._window = accumulate_steps
-        self._clip = clip_grad_norm
+        self._clips = [
+            (f"{name}={bound}", bound, clip)
+            for name, bound, clip in (
+                ("clip_grad_norm", clip_grad_norm, self._clip_norm),
+                ("clip_grad_value", clip_grad_value, self._clip_values),
+            )
+            if bound is not None
+        ]
+        self._unscaled = Unscaled()
 
     def backward(self, loss: Any) -> None:
         """Adds the gradients of a loss, scaled so that a full window adds up to the mean.
@@ -123,6 +139,23 @@ class Stepper:
                 "one element, computed from the model's output."
             )
         self._backend.backward(loss, self.scaler.scale / self._window)
+        self._unscaled.note_backward()
+
+    def zero_grad(self, optimizer: Any) -> None:
+        """Clears the gradients of an optimizer's parameters, and what is known of them."""
+        self._unscaled.forget(optimizer)
+        self._backend.zero_grad(optimizer)
+
+    def unscale(self, optimizer: Any) -> None:
+        """Takes the loss scale out of an optimizer's gradients, once until it steps.
+
+        Raises:
+            SetupError: scaled gradients were added to unscaled ones.
+        """
+        if self.scaler.enabled and self._unscaled.finite(optimizer) is None:
+            finite = self._backend.scale_gradients(optimizer, 1 / self.scaler.scale, check=True)
+            self.scaler.note(finite)
+            self._unscaled.note(optimizer, finite=finite)
 
     def step(self, optimizer: Any, batches: int | None = None) -> bool:
         """Updates an optimizer's parameters, unless its gradients overflowed.
@@ -134,20 +167,51 @@ class Stepper:
         Returns:
             Whether it stepped.
         """
+        finite = self._unscaled.finite(optimizer)
+        self._unscaled.forget(optimizer)
         factor = self._window / (batches or self._window) / self.scaler.scale
-        if factor != 1 or self.scaler.enabled:
+        if finite is None and (factor != 1 or self.scaler.enabled):
             finite = self._backend.scale_gradients(optimizer, factor, check=self.scaler.enabled)
             self.scaler.note(finite)
-            if not finite:
-                return False
-        if self._clip is not None:
-            if self._backend.has_sparse_gradients(optimizer):
-                raise UnsupportedError(
-                    f"clip_grad_norm={self._clip} can't be had with the sparse gradients of "
-                    f"{type(optimizer).__name__}. Make the embedding without sparse=True; or leave clip_grad_norm out, "
-                    "and clip by the optimizer's own means where it has some (grad_clip in PaddlePaddle)."
-                )
-            self._backend.clip_gradients(optimizer, self._clip)
+        if finite is False:
+            return False
+        self._clip(optimizer)
         self._backend.step(optimizer)
         self.steps += 1
         return True
+
+    def step_with(self, optimizer: Any, closure: Callable[[], Any]) -> bool:
+        """Has an optimizer compute the loss by a closure, as often as it likes, and update its parameters.
+
+        Args:
+            optimizer: the optimizer.
+            closure: adds the gradients of the loss, and gives it; they are clipped each time.
+
+        Returns:
+            That it stepped.
+        """
+
+        def clipped() -> Any:
+            loss = closure()
+            self._clip(optimizer)
+            return loss
+
+        self._backend.step_with(optimizer, clipped)
+        self.steps += 1
+        return True
+
+    def _clip(self, optimizer: Any) -> None:
+        for setting, bound, clip in self._clips:
+            if self._backend.has_sparse_gradients(optimizer):
+                raise UnsupportedError(
+                    f"{setting} can't be had with the sparse gradients of {type(optimizer).__name__}. Make the "
+                    f"embedding without sparse=True; or leave {setting.partition('=')[0]} out, and clip by the "
+                    "optimizer's own means where it has some (grad_clip in PaddlePaddle)."
+                )
+            clip(optimizer, bound)
+
+    def _clip_norm(self, optimizer: Any, bound: float) -> None:
+        self._backend.clip_gradients(optimizer, bound)
+
+    def _clip_values(self, optimizer: Any, bound: float) -> None:
+        self._backend.clip_gradient_values(optimizer, bound)

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dowdyboy_core.backend.signals import ECHO, SignalWatch, end_by, handled, stopping_signals, tell
+from dowdyboy_core.backend.signals import ECHO, TIME_IS_UP, SignalWatch, end_by, handled, stopping_signals, tell
+
+from .deadline import Deadline
 
 PERIOD = 0.5
 """Seconds from one time to the next that several processes ask one another whether to stop.
@@ -55,6 +57,7 @@ class Stopping:
         largest: gives for each place the largest of the numbers that the processes give.
         rank: the number of this process.
         world_size: how many there are.
+        seconds: how long a fit may take, by the clock of the first process; None for as long as it likes.
 
     Attributes:
         wished: whether this process wants the run saved where all of them can.
@@ -63,10 +66,17 @@ class Stopping:
         ConfigError: the environment names signals that can't stop a run.
     """
 
-    def __init__(self, largest: Callable[[Sequence[int]], Sequence[int]], rank: int, world_size: int) -> None:
+    def __init__(
+        self,
+        largest: Callable[[Sequence[int]], Sequence[int]],
+        rank: int,
+        world_size: int,
+        seconds: int | None = None,
+    ) -> None:
         self._largest = largest
         self._alone = world_size == 1
         self._tells = rank == 0
+        self._deadline = Deadline(seconds if rank == 0 else None)
         self._signals = stopping_signals(os.environ)
         self._watch: SignalWatch | None = None
         self._watched = False
@@ -89,6 +99,7 @@ class Stopping:
         """
         self._received = None
         self._requested = self._ends = False
+        self._deadline.begin()
         with handled(self._signals, self._note) as taken:
             self._watched = bool(taken) and os.name == "posix"
             if self._watched:
@@ -143,12 +154,12 @@ class Stopping:
 
     def at_end(self) -> int | None:
         """The number of the signal that has come to any process; every process asks at the end of its work."""
-        return self._received if self._alone else self._ask("train", done=True)[0]
+        return self._received if self._alone else self._ask("train", done=True, finished=True)[0]
 
     def after_batch(self, phase: str) -> int | None:
-        """The number of the signal to stop for now; every process asks after each of its batches."""
+        """The number of the signal to stop for now, or ``TIME_IS_UP``; every process asks after each of its batches."""
         if self._alone:
-            return self._received
+            return TIME_IS_UP if self._deadline.is_over() else self._received
         self.ask(phase)
         self._asked = False
         return self._verdict
@@ -164,6 +175,7 @@ class Stopping:
     def begin(self, phase: str) -> None:
         """Tells that batches follow, one after another."""
         self._paces[phase].begin()
+        self._deadline.begin_phase()
 
     def ask(self, phase: str) -> None:
         """Asks the other processes for this batch if it is time to, once, for ``after_batch`` to tell.
@@ -186,9 +198,10 @@ class Stopping:
             if signum is not None or all_done:
                 return signum
 
-    def _ask(self, phase: str, *, done: bool) -> tuple[int | None, bool]:
+    def _ask(self, phase: str, *, done: bool, finished: bool = False) -> tuple[int | None, bool]:
         pace = self._paces[phase]
-        asked = self._received or 0, -pace.wanted(), not done, self._requested, self.wished
+        late = self._deadline.is_over() and not finished  # which no time can be too short for
+        asked = TIME_IS_UP if late else self._received or 0, -pace.wanted(), not done, self._requested, self.wished
         signum, shortest, going_on, ends, wished = self._largest(asked)
         self._ends |= bool(ends)
         self._agreed |= bool(wished)

@@ -160,16 +160,10 @@ class Backend(ABC):
 
     @abstractmethod
     def swap_parameters(self, average: Sequence[Any], parameters: Sequence[Any]) -> None:
-        """Exchanges the values of the two, in place: the parameters stay the same objects, in the same memory.
-
-        A graph that a hook is holding must not take notice: it is used only after they are exchanged back.
-        """
+        """Exchanges the values in place, in the same memory, unnoticed by a graph: it is used once they are back."""
 
     def statistics_anew(self, models: Sequence[Any]) -> AbstractContextManager[Any]:
-        """What models run in so that their running statistics are the plain mean over these batches, and no more.
-
-        Where an exception ends it, they are what they were.
-        """
+        """What models run in to have the mean over these batches as running statistics; as before, where it fails."""
         return nullcontext()
 
     # ---- optimizers and schedulers
@@ -215,8 +209,16 @@ class Backend(ABC):
         """Scales an optimizer's gradients down so that their total 2-norm is at most ``max_norm``."""
 
     @abstractmethod
+    def clip_gradient_values(self, optimizer: Any, bound: float) -> None:
+        """Clamps each element of an optimizer's gradients to at most ``bound`` and at least ``-bound``."""
+
+    @abstractmethod
     def step(self, optimizer: Any) -> None:
         """Updates an optimizer's parameters."""
+
+    def step_with(self, optimizer: Any, closure: Callable[[], Any]) -> None:
+        """Has an optimizer that computes the loss itself do so by a closure, and update its parameters."""
+        optimizer.step(closure)
 
     @abstractmethod
     def scheduler_drives(self, scheduler: Any, optimizer: Any) -> bool:
@@ -323,10 +325,7 @@ class Backend(ABC):
         """A new tensor from plain data, where the tensor ``like`` is, or else on the device."""
 
     def own_state(self, value: Any) -> Any:
-        """What a model or component keeps outside of its ``state_dict``, in tensors and plain values; None if nothing.
-
-        Core asks objects that have ``state_dict`` by themselves. This is for the framework's own peculiarities.
-        """
+        """What a model or component keeps beside its ``state_dict``, by the framework's ways; None if nothing."""
         return None
 
     def load_own_state(self, value: Any, state: Any) -> None:

@@ -52,11 +52,26 @@ def stopping_signals(environment: Mapping[str, str]) -> tuple[signal.Signals, ..
     return tuple(item for item in SIGNALS if item not in ON_REQUEST or item.name in names)
 
 
+TIME_IS_UP = 2**16
+"""Stands where else a signal's number does for a run whose time is up; larger than any of these."""
+
+UNFINISHED = 75
+"""The exit status of such a run: EX_TEMPFAIL of ``sysexits.h``, by which a program asks to be started again later."""
+
+
 class Stopped(SystemExit):
-    """Ends a run that a signal asked to stop, once it is saved; the exit status is 128 + the signal's number."""
+    """Ends a run that a signal asked to stop, once it is saved; the exit status is 128 + the signal's number.
+
+    Where the time of the run is up, the status is ``UNFINISHED``.
+    """
 
     def __init__(self, signum: int) -> None:
-        super().__init__(128 + signum)
+        super().__init__(status_of(signum))
+
+
+def status_of(signum: int) -> int:
+    """The exit status of what ends for a signal, or for ``TIME_IS_UP``."""
+    return UNFINISHED if signum == TIME_IS_UP else 128 + signum
 
 
 @contextmanager

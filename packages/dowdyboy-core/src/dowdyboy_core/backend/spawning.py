@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dowdyboy_core.backend import failures as _failures
 
 from .sent_errors import pickled, unpickled
-from .signals import ECHO, ON_REQUEST, SIGNALS, Stopped, end_by, handled, stopping_signals, tell
+from .signals import ECHO, ON_REQUEST, SIGNALS, TIME_IS_UP, Stopped, end_by, handled, status_of, stopping_signals, tell
 from .together import apart_on_error
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class _Job:
         return not self._reports() and {self._status(rank) for rank in self._failed()} == {-signal.SIGABRT}
 
     def _stopped(self) -> int | None:
-        """The signal for which the processes have stopped in order."""
+        """The signal for which the processes have stopped in order, or ``TIME_IS_UP``."""
         if self._reports():
             return None
         if self._received is not None:
@@ -224,7 +224,7 @@ class _Job:
         failed = self._failed()
         if not failed:
             return None
-        return next((signum for signum in SIGNALS if self._status(failed[0]) == 128 + signum), None)
+        return next((item for item in (*SIGNALS, TIME_IS_UP) if self._status(failed[0]) == status_of(item)), None)
 
     def end(self) -> None:
         """Ends those that run: with time to do so in order, then without."""
