@@ -182,7 +182,7 @@ def test_what_fits_only_after_the_hook_waits_for_fit(harness: Harness, tmp_path:
     load().fit(kill_at=2 * PER_EPOCH)
     resumed = load()
     resumed.run.trainer.set_optimizers([*resumed.run.trainer.get_optimizers()[0]], [None])
-    with pytest.raises(CheckpointError, match="lr_scheduler"):
+    with pytest.raises(CheckpointError, match="lr_scheduler|doesn.t fit"):
         resumed.run.fit()
     assert "this one has none" in (tmp_path / "default_run.log").read_text()
 
