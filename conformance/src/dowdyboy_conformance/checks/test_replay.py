@@ -101,7 +101,7 @@ def test_what_the_hook_did_by_epoch_is_done_again(harness: Harness, tmp_path: Pa
     for kill_at in (2, PER_EPOCH, PER_EPOCH + 2, 2 * PER_EPOCH + 1):
         out_dir = tmp_path / f"parts{kill_at}"
         Staged(harness, out_dir).fit(kill_at)
-        resumed = Staged(harness, out_dir, **({} if by_hand else {"resume": "auto"}))
+        resumed = Staged(harness, out_dir, resume=None if by_hand else "auto")
         if by_hand:
             resumed.run.trainer.load_checkpoint(_newest(out_dir))
         assert not resumed.run.trainer.resuming
@@ -125,7 +125,7 @@ def test_what_the_hook_does_not_do_again_is_told(harness: Harness, tmp_path: Pat
     for by_hand in (False, True):
         out_dir = tmp_path / str(by_hand)
         Staged(harness, out_dir).fit(kill_at=2)
-        resumed = Staged(harness, out_dir, **({} if by_hand else {"resume": "auto"}))
+        resumed = Staged(harness, out_dir, resume=None if by_hand else "auto")
         harness.unfreeze(resumed.run.model)
         if by_hand:
             resumed.run.trainer.load_checkpoint(_newest(out_dir))
@@ -182,7 +182,7 @@ def test_what_fits_only_after_the_hook_waits_for_fit(harness: Harness, tmp_path:
     load().fit(kill_at=2 * PER_EPOCH)
     resumed = load()
     resumed.run.trainer.set_optimizers([*resumed.run.trainer.get_optimizers()[0]], [None])
-    with pytest.raises(CheckpointError, match="lr_scheduler|doesn.t fit"):
+    with pytest.raises(CheckpointError, match=r"lr_scheduler|doesn.t fit"):
         resumed.run.fit()
     assert "this one has none" in (tmp_path / "default_run.log").read_text()
 
