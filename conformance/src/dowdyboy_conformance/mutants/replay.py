@@ -108,7 +108,7 @@ class StopsInTheReplay(Mutant):
         change(trainer, "stop", lambda original: trainer._stopping.request)
 
 
-@caught("H-10", _AGAIN)
+@caught("H-10", "test_what_is_changed_after_loading_stays")
 class LogsAgain(Mutant):
     """Logs again what the hook logs."""
 
