@@ -341,6 +341,7 @@ TYPES = {
     "array or null": lambda value: value is None or type(value) is list,
     "number or null": lambda value: value is None or type(value) is float,
     "list": lambda value: type(value) is list,
+    "boolean": lambda value: type(value) is bool,
     "object": lambda value: type(value) is dict,
 }
 

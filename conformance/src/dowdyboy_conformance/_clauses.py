@@ -5,7 +5,7 @@ from __future__ import annotations
 TOPICS = {
     "A": ("API", 9),
     "F": ("fields", 9),
-    "H": ("hooks", 9),
+    "H": ("hooks", 11),
     "L": ("loop order", 18),
     "R": ("records", 9),
     "D": ("data", 20),

@@ -74,7 +74,7 @@ METHODS = {
     "update_bn": "loader, step=None",
     "wait_for_checkpoint": "",
 }
-PROPERTIES = {"epoch", "global_step", "rank", "world_size", "precision", "best", "schedule_steps"}
+PROPERTIES = {"epoch", "global_step", "rank", "world_size", "precision", "best", "schedule_steps", "resuming"}
 PROPERTIES |= {"train_dataloader", "val_dataloader", "test_dataloader"}
 
 

@@ -213,7 +213,8 @@ class Hooks:
             assert not trainer.get_records()
             trainer.set_records({"begun": ep, "drawn": run.harness.draw()})
             trainer.log({"begun": run.harness.draw()}, trainer.global_step)
-            note(("begin", ep, trainer.global_step))
+            if not trainer.resuming:
+                note(("begin", ep, trainer.global_step))
 
         def on_epoch_end(trainer: Any, ep: int) -> None:
             sums = {name: item.sum() for name, item in sorted(trainer.get_records().items())}

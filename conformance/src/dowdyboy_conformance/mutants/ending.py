@@ -111,8 +111,8 @@ class PatienceForgotten(Mutant):
 
     def spoil(self, trainer: Any) -> None:
         def make(original: Any) -> Any:
-            def begin() -> None:
-                original()
+            def begin(*given: Any) -> None:
+                original(*given)
                 trainer._position.since_better = 0
 
             return begin

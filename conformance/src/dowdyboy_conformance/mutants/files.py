@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _files = inside("_disk.files")
 _checkpoint = inside("_run.checkpoints")
-_saver = inside("_run.saver")
+_resumed = inside("_run.resumed")
 _snapshots = inside("_run.snapshots")
 
 
@@ -132,13 +132,13 @@ class WeightsFirst(Mutant):
 
     def alter(self, patch: MonkeyPatch) -> None:
         def make(original: Any) -> Any:
-            def apply(run: Any, snapshot: Any, folder: Any) -> None:
+            def apply(run: Any, snapshot: Any, folder: Any, **named: Any) -> None:
                 _snapshots.apply_weights(run.backend, run.parts, snapshot, folder)
-                original(run, snapshot, folder)
+                original(run, snapshot, folder, **named)
 
             return apply
 
-        change(_saver, "apply_all", make, patch)
+        change(_resumed, "apply_all", make, patch)
 
 
 @caught("C-10", "test_a_damaged_index_is_refused")
@@ -241,7 +241,7 @@ class StreamsUntried(Mutant):
     """Takes anything for the state of random streams."""
 
     def alter(self, patch: MonkeyPatch) -> None:
-        change(_saver, "check_streams", nothing, patch)
+        change(_resumed, "check_streams", nothing, patch)
 
 
 @caught("C-9", "test_another_kind_of_optimizer_or_scheduler_is_refused")

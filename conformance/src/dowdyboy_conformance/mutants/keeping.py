@@ -79,8 +79,8 @@ class BestOfEachFit(Mutant):
 
     def spoil(self, trainer: Any) -> None:
         def make(original: Any) -> Any:
-            def begin() -> None:
-                original()
+            def begin(*given: Any) -> None:
+                original(*given)
                 trainer._position.best = None
 
             return begin
@@ -99,9 +99,9 @@ class WeightsAlone(Mutant):
 
     def spoil(self, trainer: Any) -> None:
         def make(original: Any) -> Any:
-            return lambda folder, weights_only=False: original(folder, weights_only=True)
+            return lambda folder, snapshot, *_, **named: original(folder, snapshot, True)
 
-        change(trainer._saver, "load", make)
+        change(trainer._saver.resumed, "put_in_place", make)
 
 
 @caught("C-11", "test_auto_takes_the_newest_whole_checkpoint")
@@ -144,7 +144,7 @@ class LastEpochAgain(Mutant):
 
             return load
 
-        change(trainer._saver, "_put_in_place", make)
+        change(trainer._saver.resumed, "put_in_place", make)
 
 
 @caught("C-12", "test_what_a_killed_save_left_is_cleared_away")

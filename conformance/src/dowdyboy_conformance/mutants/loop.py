@@ -73,9 +73,9 @@ class SecondFitCountsOn(Mutant):
 
     def spoil(self, trainer: Any) -> None:
         def make(original: Any) -> Any:
-            def begin() -> None:
+            def begin(*given: Any) -> None:
                 before = trainer._position.train_step
-                original()
+                original(*given)
                 trainer._position.train_step = before
 
             return begin

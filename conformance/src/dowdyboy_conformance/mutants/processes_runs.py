@@ -102,14 +102,14 @@ class OneStreamSaved(Mutant):
     def spoil(self, trainer: Any) -> None:
         def make(original: Any) -> Any:
             def continue_streams() -> None:
-                if trainer._saver._resumed is not None:
-                    states = trainer._saver._resumed.trees["rng"]
-                    trainer._saver._resumed.trees["rng"] = states[:1] * len(states)
+                if trainer._saver.resumed.snapshot is not None:
+                    states = trainer._saver.resumed.snapshot.trees["rng"]
+                    trainer._saver.resumed.snapshot.trees["rng"] = states[:1] * len(states)
                 original()
 
             return continue_streams
 
-        change(trainer._saver, "continue_streams", make)
+        change(trainer._saver.resumed, "continue_streams", make)
 
 
 @caught("W-17", "test_a_checkpoint_serves_one_process")

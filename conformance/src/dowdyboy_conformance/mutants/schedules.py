@@ -75,7 +75,7 @@ class AnyWayGoesOn(Mutant):
     """Takes up a schedule that went by something else."""
 
     def alter(self, patch: MonkeyPatch) -> None:
-        change(inside("_run.saver"), "check_schedules", nothing, patch)
+        change(inside("_run.resumed"), "check_schedules", nothing, patch)
 
 
 @caught("O-12", "test_how_many_steps_a_schedule_gets")
@@ -102,8 +102,15 @@ class LengthsUntold(Mutant):
 class BeginsAgain(Mutant):
     """Calls on_epoch_begin again where a run goes on within an epoch."""
 
-    def alter(self, patch: MonkeyPatch) -> None:
-        change(inside("_run.position").Position, "is_between_epochs", lambda original: lambda position: True, patch)
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def begin_epoch(*given: Any) -> None:
+                trainer._replay._done = 0
+                original(*given)
+
+            return begin_epoch
+
+        change(trainer._replay, "begin_epoch", make)
 
 
 @caught("H-8", "test_hooks_in_a_resumed_run")
@@ -121,11 +128,11 @@ class BeginsWithOtherNumbers(Mutant):
         def make_begin(original: Any) -> Any:
             def begin() -> None:
                 original()
-                type(trainer._saver).continue_streams(trainer._saver)
+                type(trainer._saver.resumed).continue_streams(trainer._saver.resumed)
 
             return begin
 
-        change(trainer._saver, "continue_streams", make)
+        change(trainer._saver.resumed, "continue_streams", make)
         change(trainer._schedules, "begin_epoch", make_begin)
 
 

@@ -102,7 +102,7 @@ class PositionForgotten(Mutant):
 
             return load
 
-        change(trainer._saver, "_put_in_place", make)
+        change(trainer._saver.resumed, "put_in_place", make)
 
 
 @caught("C-8", "test_weights_only_takes_the_weights_alone")

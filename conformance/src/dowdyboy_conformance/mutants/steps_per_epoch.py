@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _passes = inside("_run.passes")
 _position = inside("_run.position")
-_saver = inside("_run.saver")
+_resumed = inside("_run.resumed")
 _epochs = inside("_run.epochs")
 
 
@@ -56,7 +56,7 @@ class OtherStepsTaken(Mutant):
     """Goes on from a checkpoint of another steps_per_epoch."""
 
     def alter(self, patch: MonkeyPatch) -> None:
-        change(_saver.Saver, "_check_steps", nothing, patch)
+        change(_resumed, "check_steps", nothing, patch)
 
 
 @caught("L-16", "test_schedules_count_the_steps_of_a_period")

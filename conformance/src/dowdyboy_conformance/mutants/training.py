@@ -152,7 +152,7 @@ class BestForgotten(Mutant):
 
             return load
 
-        change(trainer._saver, "_put_in_place", make)
+        change(trainer._saver.resumed, "put_in_place", make)
 
 
 @caught("L-4", "test_a_clock_scheduler_steps_once_per_epoch")

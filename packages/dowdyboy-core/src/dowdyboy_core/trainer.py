@@ -37,6 +37,7 @@ from ._run.interlude import Interlude
 from ._run.losses import check_not_empty
 from ._run.progress import Display, Progress
 from ._run.records import Records
+from ._run.replay import Replay
 from ._run.rescue import Rescue
 from ._run.run import Run, set_up
 from ._run.samples import check_samples
@@ -86,6 +87,7 @@ class Trainer:
         self._schedules = Schedules(config, backend, run.parts, run.warn)
         self._ending = Ending(run)
         self._interlude = Interlude(backend, run.parts, run.streams, config.seed)
+        self._replay = Replay(run, self._interlude)
         self._display = Display(backend, shown=run.is_main and not config.disable_tqdm)
 
     # ---- what it is given
@@ -184,6 +186,11 @@ class Trainer:
         return self._position.train_step
 
     @property
+    def resuming(self) -> bool:
+        """Whether ``on_epoch_begin`` runs for an epoch that had begun before, at a resume; see ``fit``."""
+        return self._replay.resuming
+
+    @property
     def best(self) -> tuple[float, int] | None:
         """The best value of this run and its epoch, with ``save_best`` or ``early_stop``; None before there is one."""
         value, epoch = self._position.best, self._position.best_epoch
@@ -229,7 +236,8 @@ class Trainer:
 
     def print(self, txt: object) -> None:
         """Prints a line, and appends it to ``out_dir/{name}_run.log``; in the main process only."""
-        self._run.tell(txt)
+        if not self.resuming:
+            self._run.tell(txt)
 
     def log(self, value_dict: Mapping[str, Any], step: int) -> None:
         """Adds one point to each named curve, in ``out_dir/metrics.jsonl`` and in the viewer.
@@ -239,7 +247,7 @@ class Trainer:
             step: where on the axis the points stand.
         """
         check_point(value_dict, step)
-        if self._run.is_main:
+        if self._run.is_main and not self.resuming:
             self._metrics.write(kept_numbers(value_dict, self._backend), step, self._position.running)
 
     def set_records(self, value_dict: Mapping[str, Any], *, samples: bool = False) -> None:
@@ -287,7 +295,8 @@ class Trainer:
                 element. With ``auto_optimize=False`` it calls zero_grad, backward and step itself and may give nothing.
             val_step: ``val_step(trainer, bat, bat_idx, global_step)``, run in evaluation mode without gradients.
             on_epoch_end: ``on_epoch_end(trainer, ep)``, with the epoch's records at hand.
-            on_epoch_begin: ``on_epoch_begin(trainer, ep)``, before the first batch of an epoch.
+            on_epoch_begin: ``on_epoch_begin(trainer, ep)``, before the first batch of an epoch. At a resume it runs
+                once more for each epoch that had begun, with ``trainer.resuming`` True, before the state is taken up.
             on_step_end: ``on_step_end(trainer, global_step)``, after each step of the optimizers and of the schedulers
                 that go by steps, with the ``global_step`` that ``train_step`` had; with ``auto_optimize=False`` after
                 each batch.
@@ -309,7 +318,9 @@ class Trainer:
         self._interlude.check_fit()
         meet(self._backend.gather, self.rank, "fit")
         with self._stopping.listening(), in_step(self.world_size), self._run.alone(), self._parts.naming_workers():
-            self._saver.begin()
+            begin = hooks.on_epoch_begin
+            self._replay.begin(None if begin is None else lambda ep: self._begin_epoch(ep, begin))
+            self._saver.begin(self._replay)
             self._run.losses.begin()
             self._schedules.tell_lengths()
             try:
@@ -329,10 +340,7 @@ class Trainer:
 
     def _run_epoch(self, ep: int, hooks: Hooks) -> None:
         self.print(f"======= epoch {ep}/{self.config.epoch} begin =======")
-        if hooks.on_epoch_begin is not None and self._position.is_between_epochs():
-            self._saver.continue_streams()  # for what the hook draws
-            self._records.position = _BEFORE_TRAINING
-            hooks.on_epoch_begin(self, ep)
+        self._replay.begin_epoch(ep, self._saver.resumed.continue_streams)
         self._parts.follow_trained()
         self._averaging.begin_epoch(resumed=not self._position.is_between_epochs())
         if self._position.val_batch is None:
@@ -354,6 +362,16 @@ class Trainer:
         if self.config.auto_free:
             self._backend.free_memory()
 
+    def _begin_epoch(self, ep: int, on_epoch_begin: Callable[[Any, int], Any]) -> None:
+        """Calls the hook; where that is for the second time, with records that nobody gets."""
+        before = self._records
+        self._records = Records(self._backend) if self.resuming else before
+        self._records.position = _BEFORE_TRAINING
+        try:
+            on_epoch_begin(self, ep)
+        finally:
+            self._records = before
+
     def _train(self, ep: int, train_step: Step, on_step_end: Callable[[Any, int], Any] | None) -> None:
         """Runs the training batches of an epoch, from where the run stands in it."""
         loader, position, losses = self._parts.loaders["train"], self._position, self._run.losses
@@ -361,7 +379,7 @@ class Trainer:
         self._parts.set_training(True)
         batches = loader.epoch(ep, position.batch)
         position.window_begins = True  # where a run goes on, too: no checkpoint has half a window
-        self._saver.continue_streams()
+        self._saver.resumed.continue_streams()
         self._schedules.begin_epoch()
         self._stopping.begin("train")
         self._interlude.phase = "train"
@@ -416,7 +434,7 @@ class Trainer:
         self._parts.set_training(False)
         done = position.val_batch = position.val_batch or 0
         batches = loader.epoch(ep, done)
-        self._saver.continue_streams()
+        self._saver.resumed.continue_streams()
         self._stopping.begin("val")
         self._interlude.phase = "val"
         with self._show("val", ep, loader.count(), done) as progress, self._rescue.validation(ep):
@@ -460,7 +478,10 @@ class Trainer:
         check_hook("test_step", test_step, STEP_ARGUMENTS)
         if on_test_end is not None:
             check_hook("on_test_end", on_test_end, "trainer")
+        if self.resuming:
+            return
         self._parts.check_ready("test")
+        self._saver.resumed.check_in_place("test")
         self._interlude.check_test(self._position.val_batch)
         meet(self._backend.gather, self.rank, "test")
         if self._interlude.phase is not None:  # then fit cares for what follows from an error, if the hook lets it out
@@ -505,7 +526,8 @@ class Trainer:
         """
         if self._interlude.phase is None:
             raise SetupError("stop was called where no fit is under way. Call it in a hook of fit.")
-        self._stopping.request()
+        if not self.resuming:
+            self._stopping.request()
 
     def backward(self, loss: Any) -> None:
         """Adds the gradients of a loss, scaled as the precision needs it; for ``auto_optimize=False``."""
@@ -560,7 +582,8 @@ class Trainer:
             ConfigError: ``ema`` without ``weights_only``.
             CheckpointError: it is missing, damaged, or doesn't fit the models and optimizers that were set.
         """
-        self._saver.load(Path(checkpoint_dir), weights_only=weights_only, average=ema)
+        if not self.resuming:
+            self._saver.load(Path(checkpoint_dir), weights_only=weights_only, average=ema)
 
     def update_bn(self, loader: Any, step: Callable[[Any, Any], Any] | None = None) -> None:
         """Computes the statistics of BatchNorm anew, for the average of the weights if there is one.
@@ -572,7 +595,8 @@ class Trainer:
         Raises:
             SetupError: there is no model, several without ``step``, no batch, or it is called amid batches.
         """
-        update_statistics(self, loader, step, self._run, self._interlude.phase)
+        if not self.resuming:
+            update_statistics(self, loader, step, self._run, self._interlude.phase)
 
     def save_checkpoint(self, label: str) -> None:
         """Saves the run as ``checkpoint/chk_{label}_step_N``, with N training steps, beside its other checkpoints.
@@ -583,7 +607,7 @@ class Trainer:
         Raises:
             ConfigError, SetupError, CheckpointError: it is no label, or can't be saved at once.
         """
-        if self._saver.requests.add(label) and self._interlude.phase is None:
+        if not self.resuming and self._saver.requests.add(label) and self._interlude.phase is None:
             self._saver.save_now()
 
     def wait_for_checkpoint(self) -> None:

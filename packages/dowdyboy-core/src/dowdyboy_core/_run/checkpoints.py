@@ -90,6 +90,7 @@ def _check_index(folder: Path, index: Mapping[str, Any], weights_only: bool) -> 
         wrong += [name for name in ("to_beat",) if not _is_value(index.get(name))]  # older ones have neither
         wrong += [name for name in ("since_better",) if not _is_count(index.get(name, 0))]
         wrong += [name for name in ("schedule_by",) if not isinstance(index.get(name, []), list)]
+        wrong += [name for name in ("on_epoch_begin",) if not isinstance(index.get(name, False), bool)]
         steps = index.get("steps_per_epoch")  # nor these
         if steps is not None:
             wrong += [name for name in ("steps_per_epoch",) if not _is_count(steps) or not steps]

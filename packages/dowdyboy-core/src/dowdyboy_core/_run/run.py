@@ -52,6 +52,7 @@ class Run:
         metrics: the curves.
         stopping: whether a signal asks to stop.
         losses: whether the training can go on.
+        begins_epochs: whether the fit has an ``on_epoch_begin``.
     """
 
     config: TrainerConfig
@@ -70,6 +71,7 @@ class Run:
     metrics: MetricLog
     stopping: Stopping
     losses: Losses
+    begins_epochs: bool = False
 
     @property
     def is_main(self) -> bool:

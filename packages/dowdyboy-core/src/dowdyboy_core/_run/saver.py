@@ -9,22 +9,20 @@ from typing import Any
 
 from dowdyboy_core._disk.files import Content
 from dowdyboy_core._disk.writer import Writer
-from dowdyboy_core._errors import CheckpointError, ConfigError, SetupError
+from dowdyboy_core._errors import CheckpointError, SetupError
 from dowdyboy_core.backend.signals import TIME_IS_UP, Stopped
 from dowdyboy_core.backend.together import meet
 from dowdyboy_core.rand import derive_seed
 
 from .checkpoints import CheckpointFolder, Snapshot, read_snapshot
+from .replay import Replay
 from .requests import Requests
+from .resumed import Resumed
 from .run import Run
-from .settings import adapt_to_world_size, check_steps, follows_another, position_means_another
+from .settings import follows_another, position_means_another
 from .snapshots import (
-    apply_all,
-    apply_weights,
     check_equal_weights,
     check_resumable,
-    check_schedules,
-    check_streams,
     read_together,
     take_snapshot,
 )
@@ -39,6 +37,7 @@ class Saver:
     Attributes:
         checkpoints: the folder of the run's checkpoints.
         requests: labels under which hooks want the run saved.
+        resumed: the checkpoint that it goes on from.
     """
 
     def __init__(self, run: Run) -> None:
@@ -47,8 +46,7 @@ class Saver:
         self._backend = run.backend
         self._position = run.position
         self.checkpoints = CheckpointFolder(run.out_dir / "checkpoint", run.warn, run.config.max_keep_num)
-        self._resumed: Snapshot | None = None
-        self._curves_end: int | None = None  # length of metrics.jsonl at the resumed checkpoint, if that is our own
+        self.resumed = Resumed(run)
         self._number = 1  # of this run among those that were in out_dir
         self._unsaved: dict[str, str] = {}
         self.requests = Requests(run)
@@ -57,63 +55,36 @@ class Saver:
     # ---- taking up
 
     def load(self, folder: Path, *, weights_only: bool = False, average: bool = False) -> None:
-        """Takes up what a checkpoint holds, for the next ``begin`` to go on from.
-
-        Raises:
-            ConfigError: ``average`` without ``weights_only``.
-            CheckpointError: it is missing, damaged, or doesn't fit the models and optimizers that were set.
-            SetupError: there are no models yet.
-        """
-        if average and not weights_only:
-            raise ConfigError(
-                f"load_checkpoint got ema={average!r} and weights_only={weights_only!r}: a run goes on with the "
-                "weights that it trains, and takes up its average by itself. Leave ema out, or set weights_only=True."
-            )
+        """Takes up what a checkpoint holds, for the next ``begin`` to go on from."""
         self._writer.wait()
-        snapshot = read_snapshot(folder, weights_only=weights_only)
-        self._put_in_place(folder, snapshot.averaged(folder) if average else snapshot, weights_only)
+        self.resumed.load(folder, weights_only=weights_only, average=average)
 
-    def _put_in_place(self, folder: Path, snapshot: Snapshot, weights_only: bool) -> None:
-        if not self._run.parts.models:
-            raise SetupError("load_checkpoint needs the models to load into. Call set_model or set_models first.")
-        if weights_only:
-            apply_weights(self._backend, self._run.parts, snapshot, folder)
-            self._run.averaging.restart()
-            self._run.tell(f"took the weights of {str(folder)!r}")
-            return
-        check_steps(self._run, folder, snapshot.index)
-        check_streams(self._backend, self._run.streams, snapshot, folder)
-        check_schedules(self._run, snapshot, folder)
-        apply_all(self._run, snapshot, folder)
-        self._position.load_state(snapshot.index)
-        adapt_to_world_size(self._run, snapshot.index)
-        # What is still needed: the streams when the loader has been started, and not the weights' memory until then.
-        self._resumed = Snapshot(snapshot.index, trees={"rng": snapshot.trees["rng"]})
-        own = folder.resolve().parent == self.checkpoints.path.resolve()
-        self._curves_end = int(snapshot.index["metrics_bytes"]) if own else None
-        epochs, steps = self._position.epoch, self._position.train_step
-        self._run.tell(f"resumed from {str(folder)!r}: {epochs} epochs, {steps} steps")
+    def begin(self, replay: Replay) -> None:
+        """Brings the run to its start, or to where a checkpoint left it.
 
-    def begin(self) -> None:
-        """Brings the run to its start, or to where a checkpoint left it."""
+        Args:
+            replay: has ``on_epoch_begin`` do again what it had done.
+        """
         self._unsaved = {}
-        if self._config.enable_save_checkpoint or self._resumed is not None or self._config.resume is not None:
+        if self._config.enable_save_checkpoint or self.resumed.is_loaded() or self._config.resume is not None:
             check_resumable(self._run)
         if self._run.is_main:
             self.checkpoints.tidy()
         self._backend.barrier()
-        if self._resumed is None and self._config.resume is not None:
-            self._resume()
+        if self.resumed.is_loaded():
+            self.resumed.go_on(replay)
+        elif self._config.resume is not None:
+            self._resume(replay)
         self._run.streams.seed(derive_seed(self._config.seed, "fit", self._backend.rank))
-        if self._resumed is None:
+        if self.resumed.snapshot is None:
             self._run.records.clear()
             self._run.averaging.restart()
             self._position.restart()
         if self._run.is_main:
             self._begin_files()
-        if self._resumed is not None:
-            self._tell_of_others(self._resumed.index)
-        if self._resumed is not None and self._config.save_best and self._config.enable_save_checkpoint:
+        if self.resumed.snapshot is not None:
+            self._tell_of_others(self.resumed.snapshot.index)
+        if self.resumed.snapshot is not None and self._config.save_best and self._config.enable_save_checkpoint:
             self._position.best, self._position.best_epoch = self._backend.gather(self._best_of_all())[0]
 
     def _tell_of_others(self, index: Mapping[str, Any]) -> None:
@@ -127,9 +98,9 @@ class Saver:
     def _best_of_all(self) -> tuple[float | None, int | None]:
         """The best value, and its epoch: of the resumed checkpoint, or of a later and better one that lies there."""
         found = self.checkpoints.best() if self._run.is_main else None
-        assert self._resumed is not None
+        assert self.resumed.snapshot is not None
         # That of a run before this one never counted here: nor may it because this one was killed in between.
-        if found is not None and found["run"] >= self._resumed.index["run"]:
+        if found is not None and found["run"] >= self.resumed.snapshot.index["run"]:
             value = found["best"]
             if follows_another(self._run, found) is None and value is not None and self._improves(value):
                 return value, found["best_epoch"]
@@ -138,7 +109,7 @@ class Saver:
     def _begin_files(self) -> None:
         """Has the files go on from the resumed checkpoint, or begin a run of their own."""
         before = self.checkpoints.last_run()
-        if self._resumed is None:
+        if self.resumed.snapshot is None:
             self._number = before + 1
             if before and self._config.enable_save_checkpoint:
                 kept = self._config.max_keep_num
@@ -148,18 +119,18 @@ class Saver:
                     f"will replace one by one{also}. Give another out_dir to keep them, or resume='auto' to go on."
                 )
             if self._config.resume == "auto" and not before:
-                self._curves_end = 0  # what a run drew that was killed before its first checkpoint
-        elif self.checkpoints.holds_later(self._resumed.index):
+                self.resumed.curves_end = 0  # what a run drew that was killed before its first checkpoint
+        elif self.checkpoints.holds_later(self.resumed.snapshot.index):
             self._number = before + 1  # or the next restart would go on from those, which are not of this run
         else:
-            self._number = max(before, int(self._resumed.index["run"]))
-        if self._curves_end is not None:
-            self._run.metrics.cut_back(self._curves_end)
-            self._curves_end = None
+            self._number = max(before, int(self.resumed.snapshot.index["run"]))
+        if self.resumed.curves_end is not None:
+            self._run.metrics.cut_back(self.resumed.curves_end)
+            self.resumed.curves_end = None
         else:
             self._run.metrics.go_on()
 
-    def _resume(self) -> None:
+    def _resume(self, replay: Replay) -> None:
         if self._config.resume == "auto":
             # One process chooses: a file system may show others an older state of the folder.
             found = self.checkpoints.newest() if self._run.is_main else None
@@ -167,22 +138,15 @@ class Saver:
             if named is not None:
                 chosen = Path(named)
                 snapshot = self._read_together(chosen, None if found is None else found[1])
-                self._put_in_place(chosen, snapshot, weights_only=False)
+                self.resumed.take_up(chosen, snapshot, replay)
                 if self._run.is_main:
                     self._make_up_for_lost(snapshot)  # before training changes what the optimizers keep of it
         elif self._config.resume is not None:
-            self.load(Path(self._config.resume))
+            self._writer.wait()
+            self.resumed.take_up(Path(self._config.resume), read_snapshot(Path(self._config.resume)), replay)
 
     def _read_together(self, folder: Path, snapshot: Snapshot | None) -> Snapshot:
         return read_together(self._backend, folder, snapshot)
-
-    def continue_streams(self) -> None:
-        """Puts the random streams where the resumed run had them, once its loader has been started."""
-        if self._resumed is not None:
-            states = self._resumed.trees["rng"]
-            if len(states) == self._backend.world_size:
-                self._run.streams.restore(states[self._backend.rank])
-            self._resumed = None
 
     # ---- saving
 
@@ -253,6 +217,7 @@ class Saver:
             SetupError: there are no models yet, or another run is under way in ``out_dir``.
             CheckpointError: the disk won't have it.
         """
+        self.resumed.check_in_place("save_checkpoint")
         meet(self._backend.gather, self._backend.rank, "save_checkpoint")
         kinds = self.requests.take()
         if not self._run.parts.models:
@@ -311,8 +276,8 @@ class Saver:
         snapshot = take_snapshot(self._run, self._number)
         parts = self._run.parts
         self._run.losses.check_weights(snapshot.weights, parts.trained_parameters(parts.raw_models()))
-        if self._resumed is not None and len(self._resumed.trees["rng"]) == self._backend.world_size:
-            snapshot.trees["rng"] = self._resumed.trees["rng"]  # which wait for a loader
+        if self.resumed.snapshot is not None and len(self.resumed.snapshot.trees["rng"]) == self._backend.world_size:
+            snapshot.trees["rng"] = self.resumed.snapshot.trees["rng"]  # which wait for a loader
         return snapshot
 
     def _save(self, kinds: list[str], ep: int, snapshot: Snapshot) -> None:
@@ -335,7 +300,7 @@ class Saver:
 
     def close(self) -> None:
         """Ends a fit, whether it came to its end or not."""
-        self._resumed = None
+        self.resumed.snapshot = None
         self.requests.forget()
         self._writer.wait()
 

@@ -23,12 +23,13 @@ from .schedules import schedule_ways
 from .settings import settings_of
 
 
-def take_snapshot(run: Run, number: int) -> Snapshot:
+def take_snapshot(run: Run, number: int, *, everywhere: bool = False) -> Snapshot:
     """Copies all that a run needs to go on from here.
 
     Args:
         run: the run.
         number: which run in its folder it is.
+        everywhere: whether each process needs all of it; else the first one, which writes.
     """
     backend, parts, position = run.backend, run.parts, run.position
     index = {
@@ -48,6 +49,7 @@ def take_snapshot(run: Run, number: int) -> Snapshot:
         "steps_per_epoch": run.config.steps_per_epoch,
         "passes": _places(run),
         "schedule_by": schedule_ways(run.config, backend, parts),
+        "on_epoch_begin": run.begins_epochs,
     }
     snapshot = Snapshot(index)
     snapshot.trees["rng"] = backend.gather(run.streams.capture())
@@ -55,7 +57,7 @@ def take_snapshot(run: Run, number: int) -> Snapshot:
     snapshot.trees |= own_state.capture(backend, parts)
     with run.averaging.suspended():
         check_equal_weights(backend, parts)
-        if backend.rank != 0:  # it takes part in the above, and writes nothing
+        if backend.rank != 0 and not everywhere:  # it takes part in the above, and writes nothing
             return snapshot
         snapshot.weights |= _model_states(backend, parts, "model")
     if run.averaging.decay is not None:
@@ -166,8 +168,14 @@ def apply_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder:
         backend.load_model_state(target, snapshot.weights.get(name, {}))
 
 
-def apply_all(run: Run, snapshot: Snapshot, folder: Path) -> None:
+def apply_all(run: Run, snapshot: Snapshot, folder: Path, *, tells: bool = True) -> None:
     """Puts everything in place, or nothing.
+
+    Args:
+        run: the run.
+        snapshot: what is put in place.
+        folder: where it is from.
+        tells: whether to say what the script has frozen otherwise.
 
     Raises:
         CheckpointError: something doesn't fit; the message lists every difference.
@@ -199,7 +207,7 @@ def apply_all(run: Run, snapshot: Snapshot, folder: Path) -> None:
             "loaded. Use another checkpoint, or load the weights alone with weights_only=True."
         ) from error
     told = frozen.restore(backend, parts, snapshot.trees.get("frozen"))  # first: what is trained is averaged
-    if told is not None:
+    if told is not None and tells:
         run.warn(told)
     averaged = "ema" in snapshot.trees and run.averaging.decay is not None
     if averaged:  # by way of the models, whose own weights follow
