@@ -32,6 +32,7 @@ INDEX_KEYS = {
     "seed",
     "precision",
     "metrics_bytes",
+    "on_epoch_begin",
     "steps_per_epoch",
     "passes",
     "epoch",

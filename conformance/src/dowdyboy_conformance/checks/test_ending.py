@@ -57,7 +57,7 @@ class Ended:
             train_step,
             val_step,
             lambda _, ep: self.note("end", ep),
-            on_epoch_begin=lambda _, ep: self.note("begin", ep),
+            on_epoch_begin=lambda trainer, ep: None if trainer.resuming else self.note("begin", ep),
             on_step_end=lambda _, global_step: self.note("step", global_step),
         )
         return self
