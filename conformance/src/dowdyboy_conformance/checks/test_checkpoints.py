@@ -45,6 +45,7 @@ INDEX_KEYS = {
     *("best_epoch", "to_beat"),
     "since_better",
     "schedule_by",
+    "tied",
     "files",
     "sha256",
 }

@@ -138,8 +138,13 @@ def _tensors(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
 
 
 def model_state(model: paddle.nn.Layer) -> dict[str, Array]:
-    """The state dict of a model as plain data."""
-    return {name: to_array(value, name) for name, value in _tensors(model)}
+    """The state dict of a model as plain data, in which tied tensors are one object."""
+    copied: dict[int, Array] = {}
+    found = list(_tensors(model))  # all of them at once, so that none has the identity of one that is gone
+    for name, value in found:
+        if id(value) not in copied:
+            copied[id(value)] = to_array(value, name)
+    return {name: copied[id(value)] for name, value in found}
 
 
 def model_layout(model: paddle.nn.Layer) -> dict[str, Array]:

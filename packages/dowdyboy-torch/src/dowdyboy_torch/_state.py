@@ -11,6 +11,7 @@ import torch
 from dowdyboy_core import CheckpointError
 from dowdyboy_core.backend import Array, check_entries, check_groups
 
+from ._names import plain_paths
 from ._own_state import listed_states
 
 _NAMES = {
@@ -100,21 +101,42 @@ def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def model_state(model: torch.nn.Module) -> dict[str, Array]:
-    """The state dict of a model as plain data."""
-    return {name: to_array(value, name) for name, value in _tensors(model)}
+    """The state dict of a model as plain data, in which tied tensors are one object."""
+    plain, copied, state = plain_paths(model), dict[Any, Array](), {}
+    for name, value in list(_tensors(model)):  # all of them at once: what is freed has its place taken by the next
+        place = _place(value)
+        if place is None:
+            state[plain(name)] = to_array(value, name)
+            continue
+        if place not in copied:
+            copied[place] = to_array(value, name)
+        state[plain(name)] = copied[place]
+    return state
+
+
+def _place(tensor: torch.Tensor) -> Any:
+    """Where the elements of a tensor lie, and how; None where there are none, or nobody can say."""
+    if tensor.layout is not torch.strided or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        return None
+    if not tensor.data_ptr() or not tensor.numel():
+        return None
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def model_layout(model: torch.nn.Module) -> dict[str, Array]:
     """The types and shapes in that state, without its data."""
+    plain = plain_paths(model)
     return {
-        name: Array(_NAMES.get(value.dtype, str(value.dtype)), tuple(value.shape), b"")
+        plain(name): Array(_NAMES.get(value.dtype, str(value.dtype)), tuple(value.shape), b"")
         for name, value in _tensors(model)
     }
 
 
 def load_model_state(model: torch.nn.Module, state: Mapping[str, Array]) -> None:
     """Puts a state that is known to fit into a model."""
-    model.load_state_dict({name: _as_tensor(array) for name, array in state.items()}, strict=True)
+    plain = plain_paths(model)
+    paths = {plain(path): path for path in model.state_dict()}
+    model.load_state_dict({paths.get(name, name): _as_tensor(array) for name, array in state.items()}, strict=True)
 
 
 def _parameter_names(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[str]:
