@@ -82,17 +82,19 @@ def files(folder: Path) -> dict[str, Any]:
 def test_compilation_leaves_no_trace_and_is_switched_on_and_off(tmp_path: Path) -> None:
     ways = ("", "whole", "parts", "parts of the whole")
     for number, way in enumerate(ways):
-        fit(tmp_path / way, way, 1)
-        assert files(tmp_path / way / "checkpoint/epoch_1") == files(tmp_path / ways[0] / "checkpoint/epoch_1"), way
-        fit(tmp_path / way, ways[(number + 1) % len(ways)], 2, resume="auto")
-    found = files(tmp_path / "whole" / "checkpoint/epoch_2")
+        fit(tmp_path / f"run {way}", way, 1)
+        assert files(tmp_path / f"run {way}" / "checkpoint/epoch_1") == files(
+            tmp_path / "run " / "checkpoint/epoch_1"
+        ), way
+        fit(tmp_path / f"run {way}", ways[(number + 1) % len(ways)], 2, resume="auto")
+    found = files(tmp_path / "run whole" / "checkpoint/epoch_2")
     assert sorted(found["model_0.safetensors"]) == sorted(found["ema_0.safetensors"]) == sorted(PATHS)
     assert found["frozen.json"] == ["0/head.bias"]
     assert found["optimizer_0.json"]["param_groups"][0]["params"] == [f"0/{path}" for path in PATHS]
     assert found["ema.json"]["parameters"] == [f"0/{path}" for path in PATHS[:-1]]
     assert list(found["model_0_beside.json"][0]) == ["metric"]
     for way in ways:
-        assert files(tmp_path / way / "checkpoint/epoch_2") == found, way
+        assert files(tmp_path / f"run {way}" / "checkpoint/epoch_2") == found, way
 
 
 def test_names_of_wrappers_in_a_checkpoint_of_version_1_are_read(
