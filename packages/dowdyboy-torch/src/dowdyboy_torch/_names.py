@@ -1,4 +1,7 @@
-"""The paths of what stands in a PyTorch model, as they are without what ``torch.compile`` wraps around modules."""
+"""The paths of what stands in a PyTorch model, and which of them are of one tensor.
+
+They are as without what ``torch.compile`` wraps around modules.
+"""
 
 from __future__ import annotations
 
@@ -36,3 +39,12 @@ def named_parameters(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Par
     """The parameters of a model, each once."""
     plain = plain_paths(model)
     return ((plain(path), item) for path, item in model.named_parameters())
+
+
+def identity(tensor: torch.Tensor) -> Any:
+    """What two tensors that live have in common if they are the same one: where their elements lie, and how."""
+    if tensor.layout is not torch.strided or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        return id(tensor)
+    if not tensor.data_ptr() or not tensor.numel():
+        return id(tensor)
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()

@@ -11,7 +11,7 @@ import torch
 from dowdyboy_core import CheckpointError
 from dowdyboy_core.backend import Array, check_entries, check_groups
 
-from ._names import plain_paths
+from ._names import identity, plain_paths
 from ._own_state import listed_states
 
 _NAMES = {
@@ -102,25 +102,12 @@ def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 def model_state(model: torch.nn.Module) -> dict[str, Array]:
     """The state dict of a model as plain data, in which tied tensors are one object."""
-    plain, copied, state = plain_paths(model), dict[Any, Array](), {}
-    for name, value in list(_tensors(model)):  # all of them at once: what is freed has its place taken by the next
-        place = _place(value)
-        if place is None:
-            state[plain(name)] = to_array(value, name)
-            continue
-        if place not in copied:
-            copied[place] = to_array(value, name)
-        state[plain(name)] = copied[place]
-    return state
-
-
-def _place(tensor: torch.Tensor) -> Any:
-    """Where the elements of a tensor lie, and how; None where there are none, or nobody can say."""
-    if tensor.layout is not torch.strided or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-        return None
-    if not tensor.data_ptr() or not tensor.numel():
-        return None
-    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+    plain, copied = plain_paths(model), dict[Any, Array]()
+    found = [(name, value, identity(value)) for name, value in _tensors(model)]
+    for name, value, same in found:
+        if same not in copied:
+            copied[same] = to_array(value, name)
+    return {plain(name): copied[same] for name, _, same in found}
 
 
 def model_layout(model: torch.nn.Module) -> dict[str, Array]:
