@@ -42,10 +42,9 @@ INDEX_KEYS = {
     "best",
     "best_type",
     *("best_rec", "accumulate_steps", "batches", "batch_size", "val_batches", "val_batch_size"),
-    *("best_epoch", "to_beat"),
+    *("best_epoch", "to_beat", "tied"),
     "since_better",
     "schedule_by",
-    "tied",
     "files",
     "sha256",
 }
