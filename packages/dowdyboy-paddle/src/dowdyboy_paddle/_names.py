@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import paddle
 
 
-def named_parameters(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
+def named_parameters(model: paddle.nn.Layer) -> Iterable[tuple[str, paddle.Tensor]]:
     """The parameters of a model, each once."""
-    return model.named_parameters()  # type: ignore[no-any-return]
+    return model.named_parameters()
 
 
 def identity(tensor: paddle.Tensor) -> Any:
