@@ -152,11 +152,7 @@ def compiled() -> Parts:
     return Parts(model, torch.optim.AdamW(model.parameters(), 0.01), vectors(), classify)
 
 
-@case(
-    "torch.compile, names in the checkpoint",
-    "torch",
-    fails=("names", "they begin with `_orig_mod.`; `model.compile()` in place leaves them as they are"),
-)
+@case("torch.compile, names in the checkpoint", "torch")
 def compiled_names() -> Parts:
     inner = perceptron()
     model: Any = torch.compile(inner, backend="eager")

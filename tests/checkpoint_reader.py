@@ -56,7 +56,8 @@ def read(folder: Path) -> Checkpoint:
         if name.endswith(".json"):
             found.trees[stem] = untag(json.loads(content), arrays.get(stem, {}))
         elif stem + ".json" not in contents:
-            found.weights[stem] = arrays[stem]
+            tied = index.get("tied", {}).get(stem, {})
+            found.weights[stem] = arrays[stem] | {other: arrays[stem][stored] for other, stored in tied.items()}
     return found
 
 

@@ -374,7 +374,7 @@ def test_the_index_of_hand_written_loops_is_as_the_page_says(tmp_path: Path) -> 
     from dowdyboy_torch.model_util import save_checkpoint
 
     said = {words(row[0])[0]: row[1] for row in rows("index of hand-written loops")}
-    shared = {"format", "format_version", "dowdyboy", "backend", "backend_version", "files", "sha256"}
+    shared = {"format", "format_version", "dowdyboy", "backend", "backend_version", "tied", "files", "sha256"}
     index = read(Path(save_checkpoint(7, tmp_path, [torch.nn.Linear(1, 1)]))).index
     assert index.keys() == said.keys() | shared
     assert (index["step"], index["order"]) == (7, 1)
@@ -492,9 +492,9 @@ def test_the_schema_refuses_what_is_not_so(
 # ---- what users are told
 
 
-@pytest.mark.parametrize("name", ["torch", "paddle", "numpy"])
+@pytest.mark.parametrize("name", ["torch", "torch tied", "paddle", "numpy"])
 def test_code_runs(runs: dict[str, Run], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    run = runs["torch" if name == "numpy" else name]
+    run = runs["torch" if name == "numpy" else name.split()[0]]
     [code] = re.findall(rf"^<!-- runs: {name} -->\n```python\n(.*?)^```$", PAGE, re.M | re.S)
     (tmp_path / "out").symlink_to(run.folder.parents[1])
     monkeypatch.chdir(tmp_path)

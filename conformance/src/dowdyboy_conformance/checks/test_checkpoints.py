@@ -43,7 +43,7 @@ INDEX_KEYS = {
     "best",
     "best_type",
     *("best_rec", "accumulate_steps", "batches", "batch_size", "val_batches", "val_batch_size"),
-    *("best_epoch", "to_beat"),
+    *("best_epoch", "to_beat", "tied"),
     "since_better",
     "schedule_by",
     "files",

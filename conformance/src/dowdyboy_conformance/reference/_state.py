@@ -42,8 +42,10 @@ def from_array(array: Array) -> NDArray[Any]:
 
 
 def model_state(model: Module) -> dict[str, Array]:
-    """The parameters and buffers of a model as plain data."""
-    return {path: to_array(tensor.data) for path, tensor in model.state().items()}
+    """The parameters and buffers of a model as plain data, in which tied ones are one object."""
+    found = model.state()
+    copied = {id(tensor): to_array(tensor.data) for tensor in {id(item): item for item in found.values()}.values()}
+    return {path: copied[id(tensor)] for path, tensor in found.items()}
 
 
 def load_model_state(model: Module, state: Mapping[str, Array]) -> None:

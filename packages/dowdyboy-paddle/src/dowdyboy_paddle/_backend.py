@@ -30,7 +30,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _averaging, _data, _distributed, _gradients, _own, _own_state, _schedules, _state
+from . import _averaging, _data, _distributed, _gradients, _names, _own, _own_state, _schedules, _state
 from ._amp import ForwardContexts, available_precision
 from ._devices import choose_device
 from ._sync_bn import synchronise_batch_norm
@@ -185,7 +185,7 @@ class PaddleBackend(Backend):
         return put_back
 
     def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
-        return model.named_parameters()  # type: ignore[no-any-return]
+        return _names.named_parameters(model)
 
     def wants_gradient(self, parameter: Any) -> bool:
         return not parameter.stop_gradient

@@ -39,6 +39,7 @@ from dowdyboy_core.backend import Replica as _Replica
 from dowdyboy_core.backend import replicate as _replicate
 
 from . import _state
+from ._names import named_parameters
 
 # The parameters of a model call each reducer that was made for them in every backward pass, and the process crashes
 # where that is gone. So reducers live as long as the model does, each with its settings and its parameters, and serve
@@ -142,7 +143,7 @@ class PaddleExchange(Exchange):
         self._reducer: Any = None
 
     def named_parameters(self) -> Iterable[tuple[str, Any]]:
-        return self.model.named_parameters()  # type: ignore[no-any-return]
+        return named_parameters(self.model)
 
     def wants_gradient(self, parameter: Any) -> bool:
         return not parameter.stop_gradient

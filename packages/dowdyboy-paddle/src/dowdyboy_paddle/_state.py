@@ -15,6 +15,8 @@ from paddle.optimizer.lr import CosineAnnealingWarmRestarts
 from dowdyboy_core import CheckpointError, ConfigError
 from dowdyboy_core.backend import Array, check_entries, check_groups
 
+from ._names import identity
+
 _NAMES = {
     paddle.float64: "F64", paddle.float32: "F32", paddle.float16: "F16", paddle.bfloat16: "BF16",
     paddle.int64: "I64", paddle.int32: "I32", paddle.int16: "I16", paddle.int8: "I8", paddle.uint8: "U8",
@@ -138,8 +140,13 @@ def _tensors(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
 
 
 def model_state(model: paddle.nn.Layer) -> dict[str, Array]:
-    """The state dict of a model as plain data."""
-    return {name: to_array(value, name) for name, value in _tensors(model)}
+    """The state dict of a model as plain data, in which tied tensors are one object."""
+    copied: dict[Any, Array] = {}
+    found = [(name, value, identity(value)) for name, value in _tensors(model)]
+    for name, value, same in found:
+        if same not in copied:
+            copied[same] = to_array(value, name)
+    return {name: copied[same] for name, _, same in found}
 
 
 def model_layout(model: paddle.nn.Layer) -> dict[str, Array]:

@@ -28,7 +28,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _averaging, _data, _distributed, _gradients, _own, _own_state, _schedules, _state
+from . import _averaging, _data, _distributed, _gradients, _names, _own, _own_state, _schedules, _state
 from ._amp import ForwardContexts, available_precision
 from ._devices import choose_device
 from ._sync_bn import synchronise_batch_norm
@@ -45,6 +45,7 @@ class TorchBackend(Backend):
 
     name = "torch"
     version = torch.__version__
+    wrappers = (_names.INNER,)
     trackers = ("tensorboard",)
 
     def __init__(self) -> None:
@@ -173,7 +174,7 @@ class TorchBackend(Backend):
         return put_back
 
     def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
-        return model.named_parameters()  # type: ignore[no-any-return]
+        return _names.named_parameters(model)
 
     def wants_gradient(self, parameter: Any) -> bool:
         return bool(parameter.requires_grad)

@@ -44,6 +44,8 @@ from dowdyboy_core.backend import (
 from dowdyboy_core.backend import Replica as _Replica
 from dowdyboy_core.backend import replicate as _replicate
 
+from ._names import named_parameters
+
 
 def from_environment() -> tuple[int, int, int]:
     """Rank, local rank and world size as the launcher says; (0, 0, 1) without one."""
@@ -200,7 +202,7 @@ class TorchExchange(Exchange):
         self._parallel: _Parallel | None = None
 
     def named_parameters(self) -> Iterable[tuple[str, Any]]:
-        return self.model.named_parameters()  # type: ignore[no-any-return]
+        return named_parameters(self.model)
 
     def wants_gradient(self, parameter: Any) -> bool:
         return parameter.requires_grad  # type: ignore[no-any-return]

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ._names import plain_paths
+
 _COUNTS = ("_update_count", "_num_vals_seen")
 
 
@@ -31,7 +33,8 @@ def own_state(value: Any) -> Any:
     """The states of all metrics in a module by their paths, and None where there is no metric."""
     if not isinstance(value, torch.nn.Module):
         return None
-    found = {path: {name: getattr(item, name) for name in _names(item)} for path, item in _metrics(value)}
+    plain = plain_paths(value)
+    found = {plain(path): {name: getattr(item, name) for name in _names(item)} for path, item in _metrics(value)}
     return found or None
 
 
@@ -41,7 +44,8 @@ def load_own_state(value: Any, state: Mapping[str, Mapping[str, Any]]) -> None:
     Raises:
         ValueError: they are of other metrics, or of other states of theirs.
     """
-    metrics = dict(_metrics(value))
+    plain = plain_paths(value)
+    metrics = {plain(path): item for path, item in _metrics(value)}
     if metrics.keys() != state.keys():
         raise ValueError(f"metrics at {sorted(state)} are stored, and there are metrics at {sorted(metrics)}")
     for path, item in metrics.items():

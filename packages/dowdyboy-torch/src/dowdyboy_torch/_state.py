@@ -11,6 +11,7 @@ import torch
 from dowdyboy_core import CheckpointError
 from dowdyboy_core.backend import Array, check_entries, check_groups
 
+from ._names import identity, plain_paths
 from ._own_state import listed_states
 
 _NAMES = {
@@ -100,21 +101,29 @@ def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def model_state(model: torch.nn.Module) -> dict[str, Array]:
-    """The state dict of a model as plain data."""
-    return {name: to_array(value, name) for name, value in _tensors(model)}
+    """The state dict of a model as plain data, in which tied tensors are one object."""
+    plain, copied = plain_paths(model), dict[Any, Array]()
+    found = [(name, value, identity(value)) for name, value in _tensors(model)]
+    for name, value, same in found:
+        if same not in copied:
+            copied[same] = to_array(value, name)
+    return {plain(name): copied[same] for name, _, same in found}
 
 
 def model_layout(model: torch.nn.Module) -> dict[str, Array]:
     """The types and shapes in that state, without its data."""
+    plain = plain_paths(model)
     return {
-        name: Array(_NAMES.get(value.dtype, str(value.dtype)), tuple(value.shape), b"")
+        plain(name): Array(_NAMES.get(value.dtype, str(value.dtype)), tuple(value.shape), b"")
         for name, value in _tensors(model)
     }
 
 
 def load_model_state(model: torch.nn.Module, state: Mapping[str, Array]) -> None:
     """Puts a state that is known to fit into a model."""
-    model.load_state_dict({name: _as_tensor(array) for name, array in state.items()}, strict=True)
+    plain = plain_paths(model)
+    paths = {plain(path): path for path in model.state_dict()}
+    model.load_state_dict({paths.get(name, name): _as_tensor(array) for name, array in state.items()}, strict=True)
 
 
 def _parameter_names(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[str]:

@@ -17,6 +17,7 @@ from dowdyboy_core.backend import RandomStreams
 from dowdyboy_core.model_util import copies, flops, summaries
 
 from ._backend import TorchBackend
+from ._names import is_compiled
 
 
 def check_model(model: Any) -> nn.Module:
@@ -31,15 +32,10 @@ def check_model(model: Any) -> nn.Module:
     while True:
         if isinstance(plain, (nn.DataParallel, DistributedDataParallel)):
             plain = plain.module
-        elif _is_compiled(plain):
+        elif is_compiled(plain):
             plain = plain._orig_mod
         else:
             return plain  # type: ignore[no-any-return]
-
-
-def _is_compiled(module: Any) -> bool:
-    # Not by isinstance, since importing the compiler takes seconds.
-    return type(module).__module__ == "torch._dynamo.eval_frame" and hasattr(module, "_orig_mod")
 
 
 def own_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

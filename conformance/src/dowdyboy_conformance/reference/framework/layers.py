@@ -48,8 +48,13 @@ class Module:
         }
 
     def parameters(self) -> dict[str, Parameter]:
-        """The parameters, by path."""
-        return {path: value for path, value in self.state().items() if isinstance(value, Parameter)}
+        """The parameters, each once, by its first path."""
+        first: dict[int, str] = {}
+        return {
+            path: value
+            for path, value in self.state().items()
+            if isinstance(value, Parameter) and first.setdefault(id(value), path) == path
+        }
 
     def train(self, training: bool) -> None:
         """Puts it and all below it into training or evaluation mode."""

@@ -21,6 +21,7 @@ from dowdyboy_core.backend.trees import Array, decode, encode
 from .folders import UNFINISHED, clear, make_folder, put_in_place, sync_folder
 from .json import dump_json, parse_json
 from .safetensors import read, writer
+from .tied import stored_once, under_each_name
 
 INDEX = "checkpoint.json"
 FORMAT = "dowdyboy-checkpoint"
@@ -34,7 +35,6 @@ _NO_DIGEST = "0" * 64
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 Weights = dict[str, Array]
-
 
 Write = Callable[[], Iterator[Any]]
 """Yields the content of a file in pieces."""
@@ -74,13 +74,15 @@ def prepare(index: Mapping[str, Any], weights: Mapping[str, Weights], trees: Map
 
     Args:
         index: what ``checkpoint.json`` says besides format and files.
-        weights: flat arrays by file name; each becomes ``NAME.safetensors``.
+        weights: flat arrays by file name; each becomes ``NAME.safetensors``, in which one object is stored once.
         trees: trees by file name; each becomes ``NAME.json``, with ``NAME.safetensors`` beside it for its arrays.
 
     Raises:
         CheckpointError: something in a tree can't be stored.
     """
-    return Content(index, dict(sorted(_writers(weights, trees).items())))  # in any order it is the same folder
+    kept, tied = stored_once(weights)
+    writers = dict(sorted(_writers(kept, trees).items()))  # in any order it is the same folder
+    return Content({**index, "tied": tied}, writers)
 
 
 def write_folder(folder: Path, content: Content) -> None:
@@ -199,14 +201,14 @@ class FolderReader:
         return set(self.index["files"])
 
     def weights(self, name: str) -> Weights:
-        """The flat arrays of ``NAME.safetensors``.
+        """The flat arrays of ``NAME.safetensors``, under all of their names.
 
         Raises:
             CheckpointError: the file is missing, damaged or not what it should be.
         """
         try:
             with self._opened(f"{name}.safetensors") as (take, size):
-                return read(take, size)
+                return under_each_name(name, read(take, size), self.index.get("tied", {}))
         except (ValueError, RecursionError) as error:
             path = str(self._folder / f"{name}.safetensors")
             raise CheckpointError(f"{path!r} is no safetensors file: {error}. Use another checkpoint.") from error

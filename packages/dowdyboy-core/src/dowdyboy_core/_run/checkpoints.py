@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from dowdyboy_core._disk.files import (
     read_index,
     write_folder,
 )
+from dowdyboy_core._disk.first_version import without_wrappers
 from dowdyboy_core._disk.folders import remove_folder, tidy, where_it_lies
 from dowdyboy_core._disk.labels import LABEL
 from dowdyboy_core._errors import CheckpointError
 
+_HAS_PATHS = re.compile("optimizer_|ema$")
 _LABELLED = re.compile(rf"chk_{LABEL}_step_(?:0|[1-9][0-9]*)")
 _KINDS = ("epoch", "last_epoch", "best_epoch")
 _NAME = re.compile(rf"({'|'.join(_KINDS)})_([1-9][0-9]*)")
@@ -49,6 +51,13 @@ class Snapshot:
             CheckpointError: something can't be stored.
         """
         return prepare(self.index, self.weights, self.trees)
+
+    def without_wrappers(self, words: Collection[str]) -> Snapshot:
+        """The same with the paths of today, where it is of version 1."""
+        if not words or self.index.get("format_version") != 1:
+            return self
+        named = {name: without_wrappers(tree, words) for name, tree in self.trees.items() if _HAS_PATHS.match(name)}
+        return Snapshot(self.index, without_wrappers(self.weights, words), self.trees | named)
 
     def averaged(self, folder: Path) -> Snapshot:
         """The same with the average of the weights in the place of the weights.

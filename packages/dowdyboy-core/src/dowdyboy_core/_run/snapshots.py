@@ -164,6 +164,7 @@ def apply_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder:
     Raises:
         CheckpointError: they don't fit; the message lists every difference.
     """
+    snapshot = snapshot.without_wrappers(backend.wrappers)
     for name, target in _check_weights(backend, parts, snapshot, folder).items():
         backend.load_model_state(target, snapshot.weights.get(name, {}))
 
@@ -181,6 +182,7 @@ def apply_all(run: Run, snapshot: Snapshot, folder: Path, *, tells: bool = True)
         CheckpointError: something doesn't fit; the message lists every difference.
     """
     backend, parts, records = run.backend, run.parts, run.records
+    snapshot = snapshot.without_wrappers(backend.wrappers)
     _check_weights(backend, parts, snapshot, folder)
     if run.averaging.decay is not None and "ema" in snapshot.trees:
         run.averaging.check(snapshot.trees["ema"])

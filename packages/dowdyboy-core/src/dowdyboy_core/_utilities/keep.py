@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dowdyboy_core._disk.files import FolderReader, Weights, is_whole, numbered, prepare, read_index, write_folder
+from dowdyboy_core._disk.first_version import without_wrappers
 from dowdyboy_core._disk.folders import remove_folder, tidy, where_it_lies
 from dowdyboy_core._disk.labels import LABEL, check_label
 from dowdyboy_core._errors import CheckpointError, ConfigError, UnsupportedError
@@ -54,6 +55,8 @@ def load(backend: Backend, resume_dir: Any, model_list: Any, optimizer_list: Any
     stems = {Path(name).stem: Path(name).stem for name in reader.names()}
     weights = [reader.weights(name) for name in numbered(stems, "model")]
     states = [] if optimizer_list is None else [reader.tree(name) for name in numbered(stems, "optimizer")]
+    if reader.index["format_version"] == 1:
+        weights, states = (without_wrappers(stored, backend.wrappers) for stored in (weights, states))
     for what, stored, given in (("model", weights, models), ("optimizer", states, optimizers)):
         if len(stored) != len(given):
             raise CheckpointError(

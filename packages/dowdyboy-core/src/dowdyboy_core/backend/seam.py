@@ -1,8 +1,7 @@
 """The seam: all that the trainer asks of a framework, and nothing that it decides.
 
 A backend supplies mechanics. It never decides when something happens, what a best value is, or what a file is
-called; and the core never looks into a tensor. What must be written for a new framework is abstract here; what has
-a safe answer has it as a default.
+called; and the core never looks into a tensor. What must be written is abstract here; the rest has safe defaults.
 """
 
 from __future__ import annotations
@@ -28,12 +27,14 @@ class Backend(ABC):
         name: the framework's name: ``'torch'``, ``'paddle'``, …
         version: the framework's version.
         trackers: the viewers that ``log_with`` may name, the framework's own first.
+        wrappers: words in paths of version 1 that are of what was wrapped around a module, and no longer there.
         asynchronous: whether tensors are computed beside Python, so that reading one waits; known after ``open``.
     """
 
     name: ClassVar[str]
     version: str
     trackers: ClassVar[tuple[str, ...]] = ()
+    wrappers: ClassVar[tuple[str, ...]] = ()
     asynchronous: bool = False
 
     # ---- where it runs
@@ -140,7 +141,7 @@ class Backend(ABC):
 
     @abstractmethod
     def named_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
-        """The parameters of an unwrapped model with their paths in it."""
+        """The parameters of an unwrapped model with their paths in it, each once, by the first."""
 
     @abstractmethod
     def wants_gradient(self, parameter: Any) -> bool:
@@ -286,7 +287,7 @@ class Backend(ABC):
 
     @abstractmethod
     def model_state(self, model: Any) -> dict[str, Array]:
-        """All parameters and buffers of an unwrapped model that it would save, copied, by their path."""
+        """All parameters and buffers of an unwrapped model that it would save, copied, by path; what is tied is one."""
 
     def model_layout(self, model: Any) -> Mapping[str, Array]:
         """What ``model_state`` gives, of which only types and shapes are looked at: the data may be left out."""
