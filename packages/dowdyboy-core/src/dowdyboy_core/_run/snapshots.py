@@ -75,6 +75,7 @@ def take_snapshot(run: Run, number: int, *, everywhere: bool = False) -> Snapsho
         snapshot.trees[f"lr_scheduler_{place}"] = state
     snapshot.trees["scaler"] = run.stepper.scaler.state()
     snapshot.trees["frozen"] = frozen.frozen_names(backend, parts)
+    snapshot.trees["script"] = run.script.state()
     return snapshot
 
 
