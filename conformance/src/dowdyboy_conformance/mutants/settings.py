@@ -193,3 +193,20 @@ class SeedUntold(Mutant):
 
     def alter(self, patch: MonkeyPatch) -> None:
         change(_overruled, "of_settings", lambda original: lambda *_: [], patch)
+
+
+@caught("C-31", "test_weights_alone_overrule_nothing")
+class WeightsOverrule(Mutant):
+    """Tells of other settings where the weights alone are taken."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def put(folder: Any, snapshot: Any, weights_only: bool, tells: bool = True) -> None:
+                original(folder, snapshot, weights_only, tells)
+                rows = _overruled.of_settings(snapshot.index, trainer.config.seed, trainer._run.precision)
+                if weights_only and rows:
+                    trainer._run.warn(_overruled.described(str(folder), rows))
+
+            return put
+
+        change(trainer._saver.resumed, "put_in_place", make)
