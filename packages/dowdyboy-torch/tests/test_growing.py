@@ -42,7 +42,7 @@ def observed() -> nn.Module:
     from torch.ao import quantization
 
     model = nn.Sequential(quantization.QuantStub(), nn.Linear(6, 3)).train()
-    model.qconfig = quantization.get_default_qat_qconfig("fbgemm")  # type: ignore[assignment]
+    model.qconfig = quantization.get_default_qat_qconfig("fbgemm")
     return quantization.prepare_qat(model)  # type: ignore[no-any-return]
 
 

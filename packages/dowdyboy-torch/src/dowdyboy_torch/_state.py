@@ -130,8 +130,9 @@ def layout_when_loaded(model: torch.nn.Module, state: Mapping[str, Array]) -> di
 def _copied(tensor: torch.Tensor) -> torch.Tensor:
     if not is_lazy(tensor):
         return tensor.detach().clone()
-    kind = UninitializedBuffer if isinstance(tensor, UninitializedBuffer) else UninitializedParameter
-    return kind(requires_grad=tensor.requires_grad, device=tensor.device, dtype=tensor.dtype)
+    kind: Any = UninitializedBuffer if isinstance(tensor, UninitializedBuffer) else UninitializedParameter
+    made: torch.Tensor = kind(requires_grad=tensor.requires_grad, device=tensor.device, dtype=tensor.dtype)
+    return made
 
 
 def load_model_state(model: torch.nn.Module, state: Mapping[str, Array]) -> None:
