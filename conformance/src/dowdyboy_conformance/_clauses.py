@@ -11,7 +11,7 @@ TOPICS = {
     "D": ("data", 20),
     "S": ("randomness", 6),
     "P": ("precision", 5),
-    "C": ("checkpoints", 33),
+    "C": ("checkpoints", 34),
     "B": ("best and last", 14),
     "G": ("logs", 13),
     "O": ("optimizing", 18),
@@ -27,6 +27,7 @@ CLAUSES = {f"{topic}-{number + 1}": topic for topic, (_, count) in TOPICS.items(
 
 UNCHECKED: dict[str, str] = {
     "C-32": "the reference compiles nothing; each package has tests of its framework's way",
+    "C-34": "the reference's models never change their shapes; each package has tests of what its framework's do",
     "O-10": "the reference has no sparse gradients; each package has tests of its framework's",
 }
 """Clauses without a check, each with the reason."""

@@ -82,7 +82,7 @@ def test_every_file_is_listed_with_its_digest(harness: Harness, tmp_path: Path) 
         if name.endswith(".json"):
             json.loads(content)
     stems = {name.rpartition(".")[0] for name in files}
-    assert stems == {"model_0", "optimizer_0", "lr_scheduler_0", "scaler", "rng", "records", "frozen"}
+    assert stems == {"model_0", "optimizer_0", "lr_scheduler_0", "scaler", "rng", "records", "frozen", "script"}
 
 
 @pytest.mark.clause("C-4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,50 @@ def test_another_window_is_told_and_begins_afresh(harness: Harness, tmp_path: Pa
     assert ("accumulate_steps was 1 and is 2" in log) == ("accumulate_steps" in changed)
     assert ("batches was 6 and is 4; batch_size was 2 and is 3" in log) == ("batch_size" in changed)
     assert ("within an epoch" in log) == bool(changed)
+
+
+_CHANGED = "The script was changed since the run in"
+
+
+@pytest.mark.clause("C-31")
+@pytest.mark.parametrize("schedule", [None, "step", "cosine"])
+def test_what_the_checkpoint_overrules_is_told_once(harness: Harness, tmp_path: Path, schedule: str | None) -> None:
+    def train(epochs: int, **changed: Any) -> str:
+        before = _log(tmp_path) if (tmp_path / "default_run.log").exists() else ""
+        settings: dict[str, Any] = {"enable_save_checkpoint": True, "resume": "auto", "schedule": schedule, **changed}
+        build(harness, tmp_path, epoch=epochs, **settings).fit(val=False)
+        return _log(tmp_path)[len(before) :]
+
+    train(2)
+    assert _CHANGED not in train(3), "a rate that the schedule moved is no change by the user"
+    log = train(4, lr=0.01, seed=7)
+    assert log.count(_CHANGED) == 1
+    assert len(re.findall(r"^  optimizer 0 .*l\w*r\w* +0\.01 +0\.1( |$)", log, re.MULTILINE)) == 1
+    assert re.search(r"^  seed +7 +1024 +the script's for the order of data", log, re.MULTILINE)
+    assert "precision" not in log and "weights_only=True" in log
+    assert log.count(_CHANGED) == train(5, lr=0.01, seed=7).count(_CHANGED), "once at each resume"
+    assert _CHANGED not in train(6, seed=7), "the rate is again as it was when the run began"
+
+
+@pytest.mark.clause("C-31")
+def test_the_length_of_a_schedule_and_the_precision_are_told(harness: Harness, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"enable_save_checkpoint": True, "schedule": "cosine"}
+    build(harness, tmp_path, epoch=2, **settings).fit(val=False)
+    run = build(harness, tmp_path, epoch=9, **settings, mixed_precision="bf16", resume="auto")
+    run.trainer._backend.schedule_length = lambda scheduler: 9  # type: ignore[method-assign]
+    run.trainer.load_checkpoint(tmp_path / "checkpoint" / "last_epoch_2")
+    log = _log(tmp_path)
+    assert re.search(r"^  scheduler 0 steps in all +9 +6 +the rate goes on", log, re.MULTILINE)
+    precision = run.trainer._run.precision
+    assert bool(re.search(r"^  precision +bf16 +no +the script's", log, re.MULTILINE)) == (precision == "bf16")
+
+
+@pytest.mark.clause("C-31", "C-8")
+def test_weights_alone_overrule_nothing(harness: Harness, tmp_path: Path) -> None:
+    build(harness, tmp_path, enable_save_checkpoint=True).fit(val=False)
+    other = build(harness, tmp_path / "other", enable_save_checkpoint=True, lr=0.01, seed=7)
+    other.trainer.load_checkpoint(tmp_path / "checkpoint" / "last_epoch_1", weights_only=True)
+    other.fit(val=False)
+    assert _CHANGED not in _log(tmp_path / "other")
+    build(harness, tmp_path / "other", epoch=2, lr=0.01, seed=7, resume="auto").fit(val=False)
+    assert _CHANGED not in _log(tmp_path / "other"), "a run of its own begins with what its script gives"

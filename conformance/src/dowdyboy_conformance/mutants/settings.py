@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _config = inside("_config")
 _run = inside("_run.run")
+_overruled = inside("_run.overruled")
 
 
 @caught("F-1", "test_the_fields_have_these_defaults")
@@ -148,3 +149,64 @@ class PrecisionUntold(Mutant):
             return lambda asked, backend, warn: original(asked, backend, lambda text: None)
 
         change(_run, "_enable_precision", make, patch)
+
+
+@caught(
+    "C-31",
+    "test_what_the_checkpoint_overrules_is_told_once",
+    "test_the_length_of_a_schedule_and_the_precision_are_told",
+)
+class OverrulesInSilence(Mutant):
+    """Says nothing of the numbers that a checkpoint overrules."""
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._run.script, "compare", lambda original: lambda trees: [])
+
+
+@caught("C-31", "test_what_the_checkpoint_overrules_is_told_once")
+class MovedIsChanged(Mutant):
+    """Compares the script with what a schedule has made of its numbers."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def compare(trees: Any) -> Any:
+                began = {name: _overruled._flat(trees.get(name)) for name in trees["script"]}
+                return original({**trees, "script": began})
+
+            return compare
+
+        change(trainer._run.script, "compare", make)
+
+
+@caught("C-31", "test_what_the_checkpoint_overrules_is_told_once")
+class BeginsAnew(Mutant):
+    """Forgets at a resume what the run began with."""
+
+    def spoil(self, trainer: Any) -> None:
+        script = trainer._run.script
+        change(script, "take_up", lambda original: lambda stored: original(None))
+
+
+@caught("C-31", "test_what_the_checkpoint_overrules_is_told_once")
+class SeedUntold(Mutant):
+    """Says nothing of a seed that is another."""
+
+    def alter(self, patch: MonkeyPatch) -> None:
+        change(_overruled, "of_settings", lambda original: lambda *_: [], patch)
+
+
+@caught("C-31", "test_weights_alone_overrule_nothing")
+class WeightsOverrule(Mutant):
+    """Tells of other settings where the weights alone are taken."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def put(folder: Any, snapshot: Any, weights_only: bool, tells: bool = True) -> None:
+                original(folder, snapshot, weights_only, tells)
+                rows = _overruled.of_settings(snapshot.index, trainer.config.seed, trainer._run.precision)
+                if weights_only and rows:
+                    trainer._run.warn(_overruled.described(str(folder), rows))
+
+            return put
+
+        change(trainer._saver.resumed, "put_in_place", make)

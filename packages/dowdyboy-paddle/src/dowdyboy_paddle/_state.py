@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections import Counter
@@ -13,7 +14,7 @@ import paddle
 from paddle.optimizer.lr import CosineAnnealingWarmRestarts
 
 from dowdyboy_core import CheckpointError, ConfigError
-from dowdyboy_core.backend import Array, check_entries, check_groups
+from dowdyboy_core.backend import Array, check_entries, check_groups, describe_differences
 
 from ._names import identity
 
@@ -157,8 +158,23 @@ def model_layout(model: paddle.nn.Layer) -> dict[str, Array]:
     }
 
 
+def layout_when_loaded(model: paddle.nn.Layer, state: Mapping[str, Array]) -> dict[str, Array] | None:
+    """The types and shapes that a copy of a model has after a ``set_state_dict`` of its own; None if that fails."""
+    if type(model).set_state_dict is paddle.nn.Layer.set_state_dict:  # which leaves out what doesn't fit
+        return None
+    try:
+        trial = copy.deepcopy(model)
+        trial.set_state_dict({name: to_tensor(array) for name, array in state.items()})
+        return model_layout(trial)
+    except Exception:  # whatever a copy or the model's own method raises: then it doesn't load
+        return None
+
+
 def load_model_state(model: paddle.nn.Layer, state: Mapping[str, Array]) -> None:
     """Puts a state that is known to fit into a model."""
+    if describe_differences(state, model_layout(model)):
+        model.set_state_dict({name: to_tensor(array) for name, array in state.items()})
+        return
     live = model.state_dict()
     for name, array in state.items():
         _put(live[name], array)

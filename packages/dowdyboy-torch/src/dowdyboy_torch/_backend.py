@@ -288,6 +288,9 @@ class TorchBackend(Backend):
     def model_layout(self, model: Any) -> dict[str, Array]:
         return _state.model_layout(model)
 
+    def layout_when_loaded(self, model: Any, state: Mapping[str, Array]) -> dict[str, Array] | None:
+        return _state.layout_when_loaded(model, state)
+
     def load_model_state(self, model: Any, state: Mapping[str, Array]) -> None:
         _state.load_model_state(model, state)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
 from dowdyboy_core import CheckpointError
 from dowdyboy_core.backend import Array, check_entries, check_groups
@@ -114,9 +116,30 @@ def model_layout(model: torch.nn.Module) -> dict[str, Array]:
     """The types and shapes in that state, without its data."""
     plain = plain_paths(model)
     return {
-        plain(name): Array(_NAMES.get(value.dtype, str(value.dtype)), tuple(value.shape), b"")
+        # One that is lazy has no shape to ask for.
+        plain(name): Array(_NAMES.get(value.dtype, str(value.dtype)), () if is_lazy(value) else tuple(value.shape), b"")
         for name, value in _tensors(model)
     }
+
+
+def layout_when_loaded(model: torch.nn.Module, state: Mapping[str, Array]) -> dict[str, Array] | None:
+    """The types and shapes that a copy of a model has after ``load_state_dict``; None if that fails."""
+    try:
+        # PyTorch can't copy lazy buffers, nor what a forward left with its graph.
+        odd = [item for item in (*model.parameters(), *model.buffers()) if is_lazy(item) or not item.is_leaf]
+        trial = copy.deepcopy(model, {id(item): _copied(item) for item in odd})
+        load_model_state(trial, state)
+        return model_layout(trial)
+    except Exception:  # whatever a copy or the model's own hooks raise: then it doesn't load
+        return None
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    if not is_lazy(tensor):
+        return tensor.detach().clone()
+    kind: Any = UninitializedBuffer if isinstance(tensor, UninitializedBuffer) else UninitializedParameter
+    made: torch.Tensor = kind(requires_grad=tensor.requires_grad, device=tensor.device, dtype=tensor.dtype)
+    return made
 
 
 def load_model_state(model: torch.nn.Module, state: Mapping[str, Array]) -> None:

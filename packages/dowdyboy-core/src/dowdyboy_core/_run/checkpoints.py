@@ -80,7 +80,7 @@ _COUNTS = ("run", "world_size", "metrics_bytes", "epoch", "batch", "train_step",
 _SETTINGS = ("accumulate_steps", "batches", "batch_size", "val_batches", "val_batch_size")  # since version 2
 _TEXTS: tuple[str, ...] = ("dowdyboy", "backend", "backend_version", "python", "name", "precision", "best_type")
 _FILE = re.compile(
-    r"((model|component)_[0-9]+(_beside)?|(ema|optimizer|lr_scheduler)_[0-9]+|ema|scaler|rng|records|frozen)"
+    r"((model|component)_[0-9]+(_beside)?|(ema|optimizer|lr_scheduler)_[0-9]+|ema|scaler|rng|records|frozen|script)"
     r"\.(json|safetensors)"
 )
 _MAX_COUNT = 2**53  # more than any run comes to

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dowdyboy_core._errors import CheckpointError, ConfigError, SetupError
 
+from . import overruled
 from .checkpoints import Snapshot, read_snapshot
 from .frozen import frozen_names
 from .replay import Replay, epochs_begun
@@ -83,6 +84,10 @@ class Resumed:
             run.averaging.restart()
             run.tell(f"took the weights of {str(folder)!r}")
             return
+        stored = snapshot.trees.get("script")
+        overruled.check(stored)
+        rows = run.script.compare(snapshot.trees)
+        rows += overruled.of_settings(snapshot.index, run.config.seed, run.precision)
         check_steps(run, folder, snapshot.index)
         check_streams(run.backend, run.streams, snapshot, folder)
         check_schedules(run, snapshot, folder)
@@ -97,6 +102,9 @@ class Resumed:
         self.curves_end = int(snapshot.index["metrics_bytes"]) if own else None
         epochs, steps = run.position.epoch, run.position.train_step
         run.tell(f"resumed from {str(folder)!r}: {epochs} epochs, {steps} steps")
+        run.script.take_up(stored)
+        if rows:
+            run.warn(overruled.described(str(folder), rows))
 
     def is_loaded(self) -> bool:
         """Whether there is a checkpoint to go on from, in place or not."""
@@ -134,6 +142,7 @@ class Resumed:
             SetupError: there are no models yet.
         """
         check_steps(self._run, folder, snapshot.index)
+        self._run.script.look()  # before on_epoch_begin, which may change the numbers as it did in the saved run
         replay.again(snapshot.index)
         self.put_in_place(folder, snapshot, False)
 

@@ -25,6 +25,7 @@ from .averaging import Averaging
 from .following import Following
 from .losses import Losses
 from .metrics import MetricLog
+from .overruled import ScriptNumbers
 from .position import Position
 from .records import Records
 from .stepping import LossScaler, Stepper
@@ -52,6 +53,7 @@ class Run:
         metrics: the curves.
         stopping: whether a signal asks to stop.
         losses: whether the training can go on.
+        script: the plain numbers that the script gave.
         begins_epochs: whether the fit has an ``on_epoch_begin``.
     """
 
@@ -71,6 +73,7 @@ class Run:
     metrics: MetricLog
     stopping: Stopping
     losses: Losses
+    script: ScriptNumbers
     begins_epochs: bool = False
 
     @property
@@ -159,6 +162,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         ),
         stopping=Stopping(backend.largest, backend.rank, backend.world_size, config.stop_after_seconds),
         losses=Losses(config.nonfinite, backend, stepper.scaler, position, warn),
+        script=ScriptNumbers(backend, parts),
     )
 
 

@@ -80,6 +80,8 @@ class Saver:
             self._run.records.clear()
             self._run.averaging.restart()
             self._position.restart()
+            if self._config.enable_save_checkpoint:
+                self._run.script.begin()
         if self._run.is_main:
             self._begin_files()
         if self.resumed.snapshot is not None:

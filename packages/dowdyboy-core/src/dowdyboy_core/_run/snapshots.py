@@ -11,6 +11,7 @@ from typing import Any
 from dowdyboy_core._disk.files import Weights, numbered
 from dowdyboy_core._errors import CheckpointError, SetupError, UnsupportedError
 from dowdyboy_core._version import __version__
+from dowdyboy_core.backend.growing import grows_to_fit
 from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import describe_differences
@@ -75,6 +76,7 @@ def take_snapshot(run: Run, number: int, *, everywhere: bool = False) -> Snapsho
         snapshot.trees[f"lr_scheduler_{place}"] = state
     snapshot.trees["scaler"] = run.stepper.scaler.state()
     snapshot.trees["frozen"] = frozen.frozen_names(backend, parts)
+    snapshot.trees["script"] = run.script.state()
     return snapshot
 
 
@@ -279,8 +281,10 @@ def _check_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder
     targets |= {f"component_{number}": item for number, item in parts.modules_of_components().items()}
     differences = []
     for name, target in targets.items():
-        for line in describe_differences(snapshot.weights.get(name, {}), backend.model_layout(target)):
-            differences.append(f"{name}: {line}")
+        stored = snapshot.weights.get(name, {})
+        lines = describe_differences(stored, backend.model_layout(target))
+        if lines and not grows_to_fit(backend, target, stored):
+            differences += [f"{name}: {line}" for line in lines]
     if differences:
         listed = "\n  ".join(differences)
         raise CheckpointError(f"{str(folder)!r} doesn't fit the models; nothing was loaded. Differences:\n  {listed}")

@@ -19,6 +19,7 @@ from dowdyboy_core._disk.folders import remove_folder, tidy, where_it_lies
 from dowdyboy_core._disk.labels import LABEL, check_label
 from dowdyboy_core._errors import CheckpointError, ConfigError, UnsupportedError
 from dowdyboy_core._version import __version__
+from dowdyboy_core.backend.growing import grows_to_fit
 from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import describe_differences
 
@@ -85,7 +86,9 @@ def _check_fit(
 ) -> None:
     lines = []
     for number, (flat, model) in enumerate(models):
-        lines += [f"model_{number}: {line}" for line in describe_differences(flat, backend.model_layout(model))]
+        found = describe_differences(flat, backend.model_layout(model))
+        if found and not grows_to_fit(backend, model, flat):
+            lines += [f"model_{number}: {line}" for line in found]
     for number, (state, optimizer) in enumerate(optimizers):
         stored = {name for group in state["param_groups"] for name in group["params"]}
         wanted = {names.get(id(item), "of no model") for item in backend.optimizer_parameters(optimizer)}

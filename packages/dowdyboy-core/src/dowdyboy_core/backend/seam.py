@@ -266,10 +266,7 @@ class Backend(ABC):
 
     @abstractmethod
     def stack(self, values: Sequence[Any], dtype: str) -> Any:
-        """One tensor on the device: ``values`` along a new first axis.
-
-        They are one NumPy array, or a sequence of tensors, arrays and numbers of one shape.
-        """
+        """One NumPy array on the device, or tensors, arrays and numbers of one shape along a new first axis."""
 
     @abstractmethod
     def cast(self, tensor: Any, dtype: str) -> Any:
@@ -293,9 +290,13 @@ class Backend(ABC):
         """What ``model_state`` gives, of which only types and shapes are looked at: the data may be left out."""
         return self.model_state(model)
 
+    def layout_when_loaded(self, model: Any, state: Mapping[str, Array]) -> Mapping[str, Array] | None:
+        """The layout of a copy of the model that has loaded the state in the framework's own way; None if it can't."""
+        return None
+
     @abstractmethod
     def load_model_state(self, model: Any, state: Mapping[str, Array]) -> None:
-        """Puts such a state, known to fit, into a model."""
+        """Puts such a state, known to fit now or as ``layout_when_loaded`` says, into a model."""
 
     @abstractmethod
     def optimizer_state(self, optimizer: Any, names: Mapping[int, str]) -> Any:
