@@ -35,7 +35,10 @@ CORE, TORCH, PADDLE, CONFORMANCE = (
 SOURCES = [CORE, TORCH, PADDLE, CONFORMANCE]
 
 MODULE_LINES = 350
-LONGER = {"packages/dowdyboy-core/src/dowdyboy_core/trainer.py": 640}  # docs/adr/0006
+LONGER = {  # docs/adr/0006
+    "packages/dowdyboy-core/src/dowdyboy_core/trainer.py": 640,
+    "packages/dowdyboy-core/src/dowdyboy_core/backend/seam.py": 400,
+}
 FUNCTION_LINES = 60  # without the docstring
 TOOLS = {"mypy", "pytest", "python", "ruff", "tensorboard", "torchrun", "visualdl"}
 CAN_RUN_CODE = {"_pickle", "cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}

@@ -266,7 +266,10 @@ class Backend(ABC):
 
     @abstractmethod
     def stack(self, values: Sequence[Any], dtype: str) -> Any:
-        """One NumPy array on the device, or tensors, arrays and numbers of one shape along a new first axis."""
+        """One tensor on the device: ``values`` along a new first axis.
+
+        They are one NumPy array, or a sequence of tensors, arrays and numbers of one shape.
+        """
 
     @abstractmethod
     def cast(self, tensor: Any, dtype: str) -> Any:
