@@ -97,7 +97,7 @@ def test_the_page_shows_the_same(written: tuple[Path, str]) -> None:
 def test_the_summary_is_printed(written: tuple[Path, str]) -> None:
     lines = written[1].splitlines()
     [precision] = [line.split() for line in lines if line.startswith("P precision")]
-    assert precision == ["P", "precision", "4", "4", "✓", "–", "–", "4", "✓", "–", "–"]
+    assert precision == ["P", "precision", "5", "4", "✓", "–", "–", "4", "✓", "–", "–"]
     assert f"L-2, O-1 failed: test_numbers.py::test_gradients_are_cleared_between_windows[{BROKEN}]" in lines
     assert f"report: {written[0] / 'a.html'}" in lines
 
