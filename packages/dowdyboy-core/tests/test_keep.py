@@ -76,6 +76,9 @@ class Plain:
             for name, item in model.parameters.items()
         }
 
+    def layout_when_loaded(self, model: Model, state: Any) -> None:
+        return None
+
     def model_layout(self, model: Model) -> dict[str, Array]:
         return self.model_state(model)
 

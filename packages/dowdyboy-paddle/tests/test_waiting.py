@@ -87,6 +87,7 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     monkeypatch.setattr(trainer._backend, "prepare_model", lambda model, **settings: model)
     monkeypatch.setattr(trainer._backend, "to_device", lambda batch: batch)
     monkeypatch.setattr(trainer._backend, "_device", "gpu:0")
+    monkeypatch.setattr(trainer._backend, "asynchronous", True)
     return trainer
 
 

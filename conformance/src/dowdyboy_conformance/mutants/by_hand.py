@@ -145,10 +145,17 @@ class ClosureStepsUncounted(Mutant):
 
 @caught("O-17", "test_a_closure_is_refused_where_it_cannot_be_had")
 class ClosuresForAll(Mutant):
-    """Gives a closure to an optimizer that takes none."""
+    """Leaves a closure aside that an optimizer doesn't take."""
 
     def alter(self, patch: MonkeyPatch) -> None:
-        change(_closures, "_refuses", lambda original: lambda kind, count: None, patch)
+        def make(original: Any) -> Any:
+            def stepping(config: Any, backend: Any, stepper: Any, optimizer: Any, closure: Any) -> Any:
+                taken = optimizer is None or _closures._refuses(type(optimizer), 1) is None
+                return original(config, backend, stepper, optimizer, closure if taken else None)
+
+            return stepping
+
+        change(inside("trainer"), "stepping_by_hand", make, patch)
 
 
 @caught("O-18", "test_gradients_are_unscaled_once")

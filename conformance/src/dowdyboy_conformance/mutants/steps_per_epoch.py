@@ -77,9 +77,7 @@ class WindowsGoOn(Mutant):
 
 
 def _unclosed(original: Any) -> Any:
-    return lambda batches, size, done: (
-        (bat, closing if closing == size else 0) for bat, closing in original(batches, size, done)
-    )
+    return lambda batches, size: ((bat, closing if closing == size else 0) for bat, closing in original(batches, size))
 
 
 @caught("D-19", "test_lists_and_streams_go_on")
