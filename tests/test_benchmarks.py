@@ -143,7 +143,7 @@ CONTENDERS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_checkpoints_print_and_write_what_the_readme_says(framework: str, tmp_path: Path) -> None:
     path = tmp_path / "found.json"

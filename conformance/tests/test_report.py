@@ -102,6 +102,7 @@ def test_the_summary_is_printed(written: tuple[Path, str]) -> None:
     assert f"report: {written[0] / 'a.html'}" in lines
 
 
+@pytest.mark.long
 def test_it_is_the_same_when_the_checks_are_shared_out(tmp_path: Path) -> None:
     selection = ["--backend", "numpy", "-k", "test_precision or ends_all or (knows_its_place and 1)"]
     found = []
