@@ -210,13 +210,15 @@ class Assembly:
         """The schedulers, each object once however many optimizers it is of."""
         return list({id(item): item for item in self.schedulers if item is not None}.values())
 
+    def named_parameters(self) -> Iterator[tuple[str, Any]]:
+        """The parameters of all models by ``model number/path in the model``; what several models share comes again."""
+        for number, model in enumerate(self.raw_models()):
+            for path, parameter in self._backend.named_parameters(model):
+                yield f"{number}/{path}", parameter
+
     def parameter_names(self) -> dict[int, str]:
         """For each parameter's id, ``model number/path in the model``."""
-        return {
-            id(parameter): f"{number}/{path}"
-            for number, model in enumerate(self.raw_models())
-            for path, parameter in self._backend.named_parameters(model)
-        }
+        return {id(parameter): name for name, parameter in self.named_parameters()}
 
     def check_ready(self, role: str) -> None:
         """Refuses to begin without what the run needs.

@@ -194,11 +194,10 @@ class Averaging:
 
     def _all_parameters(self) -> Iterator[tuple[str, Any]]:
         seen = set()
-        for number, model in enumerate(self._parts.raw_models()):
-            for path, parameter in self._backend.named_parameters(model):
-                if id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    yield f"{number}/{path}", parameter
+        for name, parameter in self._parts.named_parameters():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
 
 
 def _copied(model: Any) -> Any:

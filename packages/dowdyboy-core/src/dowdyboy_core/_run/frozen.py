@@ -14,7 +14,7 @@ _SHOWN = 5
 
 def frozen_names(backend: Backend, parts: Assembly) -> list[str]:
     """The parameters that aren't trained, by the number of their model and their path in it."""
-    return [name for name, item in _parameters(backend, parts).items() if not backend.wants_gradient(item)]
+    return [name for name, item in parts.named_parameters() if not backend.wants_gradient(item)]
 
 
 def check(stored: Any) -> None:
@@ -42,7 +42,7 @@ def restore(backend: Backend, parts: Assembly, stored: list[str] | None) -> str 
         return None
     frozen = set(stored)
     changed: dict[bool, list[str]] = {True: [], False: []}
-    for name, item in _parameters(backend, parts).items():
+    for name, item in parts.named_parameters():
         wanted = name not in frozen
         if backend.wants_gradient(item) != wanted:
             backend.set_wants_gradient(item, wanted)
@@ -60,11 +60,3 @@ def _told(names: list[str], trained: bool) -> str:
     shown = ", ".join(repr(name) for name in names[:_SHOWN])
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{shown}{more} {'trained' if trained else 'frozen'} there"
-
-
-def _parameters(backend: Backend, parts: Assembly) -> dict[str, Any]:
-    return {
-        f"{number}/{path}": item
-        for number, model in enumerate(parts.raw_models())
-        for path, item in backend.named_parameters(model)
-    }

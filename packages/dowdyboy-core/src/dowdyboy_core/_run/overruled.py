@@ -6,6 +6,7 @@ numbers that its run began with, too: what the script of a resumed run gives oth
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -45,7 +46,7 @@ class ScriptNumbers:
         parts = self._parts
         objects = [*parts.optimizers, *parts.schedulers]
         known, numbers = self._seen
-        if not numbers or len(known) != len(objects) or any(map(_differ, known, objects)):
+        if not numbers or len(known) != len(objects) or any(map(operator.is_not, known, objects)):
             try:
                 numbers = self._numbers()
             except CheckpointError:  # what can't be stored is refused, and named, where it is to be
@@ -220,10 +221,6 @@ def _is_entry(value: Any) -> bool:
 
 def _same(one: Any, other: Any) -> bool:
     return bool(one == other) or repr(one) == repr(other)
-
-
-def _differ(one: Any, other: Any) -> bool:
-    return one is not other
 
 
 def _word(value: Any) -> str:

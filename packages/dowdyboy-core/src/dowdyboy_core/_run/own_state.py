@@ -58,11 +58,10 @@ def check(backend: Backend, parts: Assembly, trees: Mapping[str, Any], version: 
     Raises:
         CheckpointError: the message lists those that are on one side only.
     """
-    here = {name for name in _owners(backend, parts) if not name.endswith("_beside")}
+    owners = _owners(backend, parts).keys()
+    here = {name for name in owners if not name.endswith("_beside")}
     stored = {name for name in trees if name.startswith(("model_", "component_"))}
-    lines = [
-        f"not in the trainer, or without a state there: {name}" for name in stored - _owners(backend, parts).keys()
-    ]
+    lines = [f"not in the trainer, or without a state there: {name}" for name in stored - owners]
     if version >= _FIRST_VERSION:
         lines += [f"not in the checkpoint: {name}" for name in here - stored]
     lines += [f"of the wrong kind: {name}" for name in stored if not isinstance(trees[name], list) or not trees[name]]

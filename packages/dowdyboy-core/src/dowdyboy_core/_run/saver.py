@@ -145,7 +145,8 @@ class Saver:
                     self._make_up_for_lost(snapshot)  # before training changes what the optimizers keep of it
         elif self._config.resume is not None:
             self._writer.wait()
-            self.resumed.take_up(Path(self._config.resume), read_snapshot(Path(self._config.resume)), replay)
+            chosen = Path(self._config.resume)
+            self.resumed.take_up(chosen, read_snapshot(chosen), replay)
 
     def _read_together(self, folder: Path, snapshot: Snapshot | None) -> Snapshot:
         return read_together(self._backend, folder, snapshot)
