@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -69,6 +69,8 @@ class TrainerConfig:
             anything is saved, ``'ignore'`` looks at none.
         stop_after: end the fit within this time, such as ``'7h30m'``, saved where it has come to and with exit status
             75; leave time for what comes before and for the save. ``None`` is off.
+        resume_names: what paths in the models of the checkpoint that ``resume`` names begin with, and what they do
+            here, ``{"backbone.": "encoder."}``, or a function from path to path; ``None`` if they are the same.
 
     Raises:
         ConfigError: a value is not acceptable, or there is no such field; the message says what is accepted.
@@ -108,6 +110,7 @@ class TrainerConfig:
     early_stop_delta: float = 0.0
     nonfinite: str = "warn"
     stop_after: str | None = None
+    resume_names: Mapping[str, str] | Callable[[str], str] | None = None
 
     def __new__(cls, *args: Any, **given: Any) -> Any:
         """Refuses a name that is no field: Python's own message would not say which there are."""
@@ -232,6 +235,25 @@ def _path_or_none(name: str, value: object) -> None:
         _path(name, value)
 
 
+def check_names(name: str, value: object) -> None:
+    """Refuses what is neither a mapping from beginnings of paths to others nor a function.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    pairs = value.items() if isinstance(value, Mapping) else ()
+    if (
+        value is None
+        or callable(value)
+        or (isinstance(value, Mapping) and all(isinstance(x, str) for p in pairs for x in p))
+    ):
+        return
+    raise ConfigError(
+        f"{name}={value!r:.80} says not how paths are called here. Give a mapping from what they begin with to what "
+        'they begin with here, {"backbone.": "encoder."}, or a function from path to path.'
+    )
+
+
 def _anything(name: str, value: object) -> None:
     """For fields that another place checks as a whole."""
 
@@ -271,4 +293,5 @@ _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "early_stop_delta": _not_negative,
     "nonfinite": partial(_choice, accepted=NONFINITE),
     "stop_after": seconds_of,
+    "resume_names": check_names,
 }

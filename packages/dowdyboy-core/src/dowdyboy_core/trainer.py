@@ -27,8 +27,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ._config import TrainerConfig
+from ._config import TrainerConfig, check_names
 from ._errors import ConfigError, SetupError
+from ._exchange.pairing import Names
 from ._run.assembly import check_hook
 from ._run.closures import stepping_by_hand
 from ._run.ending import Ending
@@ -569,7 +570,12 @@ class Trainer:
         self._schedules.step_by_hand(optimizer, lr_scheduler, step)
 
     def load_checkpoint(
-        self, checkpoint_dir: str | os.PathLike[str], *, weights_only: bool = False, ema: bool = False
+        self,
+        checkpoint_dir: str | os.PathLike[str],
+        *,
+        weights_only: bool = False,
+        ema: bool = False,
+        names: Names = None,
     ) -> None:
         """Takes up what a checkpoint holds; the next ``fit`` goes on where the saved one stopped.
 
@@ -577,13 +583,16 @@ class Trainer:
             checkpoint_dir: the folder of one checkpoint.
             weights_only: take the weights of the models and components alone, and start a run of its own from them.
             ema: take the average of the weights that ``ema_decay`` keeps in their place; with ``weights_only``.
+            names: what paths in the models of a checkpoint begin with, and what they do here:
+                ``{"backbone.": "encoder."}``, or a function from path to path.
 
         Raises:
-            ConfigError: ``ema`` without ``weights_only``.
+            ConfigError: ``ema`` without ``weights_only``, or ``names`` is neither.
             CheckpointError: it is missing, damaged, or doesn't fit the models and optimizers that were set.
         """
         if not self.resuming:
-            self._saver.load(Path(checkpoint_dir), weights_only=weights_only, average=ema)
+            check_names("names", names)
+            self._saver.load(Path(checkpoint_dir), weights_only=weights_only, average=ema, names=names)
 
     def update_bn(self, loader: Any, step: Callable[[Any, Any], Any] | None = None) -> None:
         """Computes the statistics of BatchNorm anew, for the average of the weights if there is one.

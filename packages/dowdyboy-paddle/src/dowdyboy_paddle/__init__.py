@@ -12,6 +12,7 @@ from dowdyboy_core import (
 
 from . import _framework  # noqa: F401 - first of all, since it may be too old
 from ._distributed import spawn
+from ._exchange import register_exchange
 from .trainer import Trainer
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "TrainerConfig",
     "UnsupportedError",
     "__version__",
+    "register_exchange",
     "spawn",
 ]

@@ -33,6 +33,7 @@ from dowdyboy_core.backend import (
 from . import _averaging, _data, _distributed, _gradients, _names, _own, _own_state, _schedules, _state
 from ._amp import ForwardContexts, available_precision
 from ._devices import choose_device
+from ._exchange import PaddleVocabulary
 from ._sync_bn import synchronise_batch_norm
 from ._tracker import VisualDLTracker
 
@@ -48,6 +49,7 @@ class PaddleBackend(Backend):
     name = "paddle"
     version = paddle.version.full_version
     trackers = ("visualdl",)
+    vocabulary = PaddleVocabulary()
 
     def __init__(self) -> None:
         self._device = "cpu"

@@ -31,6 +31,7 @@ from dowdyboy_core.backend import (
 from . import _averaging, _data, _distributed, _gradients, _names, _own, _own_state, _schedules, _state
 from ._amp import ForwardContexts, available_precision
 from ._devices import choose_device
+from ._exchange import TorchVocabulary
 from ._sync_bn import synchronise_batch_norm
 from ._tracker import TensorBoardTracker
 
@@ -47,6 +48,7 @@ class TorchBackend(Backend):
     version = torch.__version__
     wrappers = (_names.INNER,)
     trackers = ("tensorboard",)
+    vocabulary = TorchVocabulary()
 
     def __init__(self) -> None:
         self._device = torch.device("cpu")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from dowdyboy_core._errors import CheckpointError, ConfigError, SetupError
+from dowdyboy_core._exchange.pairing import Names
 
-from . import overruled
+from . import crossing, overruled
 from .checkpoints import Snapshot, read_snapshot
 from .frozen import frozen_names
 from .replay import Replay, epochs_begun
@@ -33,8 +34,9 @@ class Resumed:
         self._folder = Path()
         self._script: list[str] | None = None  # what it had frozen, until on_epoch_begin has done its part
         self._waiting: Snapshot | None = None  # for on_epoch_begin, without which it doesn't fit
+        self._names: Names = run.config.resume_names
 
-    def load(self, folder: Path, *, weights_only: bool = False, average: bool = False) -> None:
+    def load(self, folder: Path, *, weights_only: bool = False, average: bool = False, names: Names = None) -> None:
         """Takes up what a checkpoint holds, for the next ``fit`` to go on from.
 
         Raises:
@@ -52,18 +54,20 @@ class Resumed:
             snapshot = snapshot.averaged(folder)
         later = not weights_only and snapshot.index.get("on_epoch_begin") and epochs_begun(snapshot.index)
         try:
-            self.put_in_place(folder, snapshot, weights_only, tells=not later)
+            self.put_in_place(folder, snapshot, weights_only, tells=not later, names=names)
             self._run.begins_epochs = bool(later)
         except CheckpointError as error:
-            if not later or snapshot.index["backend"] != self._run.backend.name:
+            if not later or crossing.is_strange(self._run, snapshot):
                 raise
-            self._folder, self._waiting, self.snapshot = folder, snapshot, None
+            self._folder, self._waiting, self.snapshot, self._names = folder, snapshot, None, names
             self._run.warn(
                 f"{error} But the saved run had an on_epoch_begin: fit runs that again for the {later} epochs that had "
                 "begun, and takes the checkpoint up then. Until then nothing of it is in place."
             )
 
-    def put_in_place(self, folder: Path, snapshot: Snapshot, weights_only: bool, tells: bool = True) -> None:
+    def put_in_place(
+        self, folder: Path, snapshot: Snapshot, weights_only: bool, tells: bool = True, names: Names = None
+    ) -> None:
         """Puts a checkpoint in place, all of it or nothing.
 
         Args:
@@ -71,6 +75,7 @@ class Resumed:
             snapshot: its content.
             weights_only: the weights alone, from which a run of its own begins.
             tells: whether to say now what the script has frozen otherwise.
+            names: how the paths of its models begin here.
 
         Raises:
             CheckpointError: it doesn't fit.
@@ -79,6 +84,8 @@ class Resumed:
         run = self._run
         if not run.parts.models:
             raise SetupError("load_checkpoint needs the models to load into. Call set_model or set_models first.")
+        crossing.check(snapshot.trees.get(crossing.EXCHANGE))
+        snapshot = crossing.crossed(run, snapshot, folder, names, weights_only=weights_only)
         if weights_only:
             apply_weights(run.backend, run.parts, snapshot, folder)
             run.averaging.restart()
@@ -95,6 +102,7 @@ class Resumed:
         apply_all(run, snapshot, folder, tells=tells)
         self._folder, self._script, self._waiting = folder, frozen, None
         run.position.load_state(snapshot.index)
+        crossing.take_up(run, snapshot)
         adapt_to_world_size(run, snapshot.index)
         # What is still needed: the streams when the loader has been started, and not the weights' memory until then.
         self.snapshot = Snapshot(snapshot.index, trees={"rng": snapshot.trees["rng"]})
@@ -144,7 +152,7 @@ class Resumed:
         check_steps(self._run, folder, snapshot.index)
         self._run.script.look()  # before on_epoch_begin, which may change the numbers as it did in the saved run
         replay.again(snapshot.index)
-        self.put_in_place(folder, snapshot, False)
+        self.put_in_place(folder, snapshot, False, names=self._names)
 
     def continue_streams(self) -> None:
         """Puts the random streams where the resumed run had them, once its loader has been started."""

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from dowdyboy_core.backend.seam import Backend
 
 from .assembly import Assembly
 from .averaging import Averaging
+from .carried import Carried
 from .following import Following
 from .losses import Losses
 from .metrics import MetricLog
@@ -55,6 +56,7 @@ class Run:
         losses: whether the training can go on.
         script: the plain numbers that the script gave.
         begins_epochs: whether the fit has an ``on_epoch_begin``.
+        carried: what only other frameworks have a place for.
     """
 
     config: TrainerConfig
@@ -75,6 +77,7 @@ class Run:
     losses: Losses
     script: ScriptNumbers
     begins_epochs: bool = False
+    carried: Carried = field(default_factory=Carried)
 
     @property
     def is_main(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from dowdyboy_core._disk.files import Content
 from dowdyboy_core._disk.writer import Writer
 from dowdyboy_core._errors import CheckpointError, SetupError
+from dowdyboy_core._exchange.pairing import Names
 from dowdyboy_core.backend.signals import TIME_IS_UP, Stopped
 from dowdyboy_core.backend.together import meet
 from dowdyboy_core.rand import derive_seed
@@ -54,10 +55,10 @@ class Saver:
 
     # ---- taking up
 
-    def load(self, folder: Path, *, weights_only: bool = False, average: bool = False) -> None:
+    def load(self, folder: Path, *, weights_only: bool = False, average: bool = False, names: Names = None) -> None:
         """Takes up what a checkpoint holds, for the next ``begin`` to go on from."""
         self._writer.wait()
-        self.resumed.load(folder, weights_only=weights_only, average=average)
+        self.resumed.load(folder, weights_only=weights_only, average=average, names=names)
 
     def begin(self, replay: Replay) -> None:
         """Brings the run to its start, or to where a checkpoint left it.
@@ -80,6 +81,7 @@ class Saver:
             self._run.records.clear()
             self._run.averaging.restart()
             self._position.restart()
+            self._run.carried.forget()
             if self._config.enable_save_checkpoint:
                 self._run.script.begin()
         if self._run.is_main:

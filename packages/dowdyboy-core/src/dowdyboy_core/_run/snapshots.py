@@ -16,7 +16,7 @@ from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import describe_differences
 
-from . import frozen, own_state
+from . import crossing, frozen, own_state
 from .assembly import Assembly
 from .checkpoints import Snapshot, read_snapshot
 from .run import Run
@@ -77,6 +77,9 @@ def take_snapshot(run: Run, number: int, *, everywhere: bool = False) -> Snapsho
     snapshot.trees["scaler"] = run.stepper.scaler.state()
     snapshot.trees["frozen"] = frozen.frozen_names(backend, parts)
     snapshot.trees["script"] = run.script.state()
+    snapshot.trees[crossing.EXCHANGE] = crossing.describe(run, snapshot)
+    if run.carried.passengers:
+        snapshot.trees[crossing.PASSENGERS] = run.carried.passengers
     return snapshot
 
 
@@ -266,11 +269,6 @@ def check_streams(backend: Backend, streams: RandomStreams, snapshot: Snapshot, 
 
 def _check_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder: Path) -> dict[str, Any]:
     """The models and components by the names that their weights have in the snapshot, which fits them."""
-    if snapshot.index["backend"] != backend.name:
-        raise CheckpointError(
-            f"{str(folder)!r} was saved by {snapshot.index['backend']!r} and this is {backend.name!r}, which lays out "
-            "weights in another way. Load it there, or convert its model_I.safetensors by hand."
-        )
     targets = {f"model_{number}": model for number, model in enumerate(parts.raw_models())}
     stored_models = numbered(snapshot.weights, "model")
     if len(stored_models) != len(targets):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -101,6 +102,7 @@ class Stepper:
     Attributes:
         scaler: the loss scale.
         steps: how many steps optimizers have made, but for those that they skipped.
+        steps_of: the same of each optimizer, by its ``id``.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Stepper:
     ) -> None:
         self.scaler = scaler
         self.steps = 0
+        self.steps_of: Counter[int] = Counter()
         self._backend = backend
         self._window = accumulate_steps
         self._clips = [
@@ -178,6 +181,7 @@ class Stepper:
         self._clip(optimizer)
         self._backend.step(optimizer)
         self.steps += 1
+        self.steps_of[id(optimizer)] += 1
         return True
 
     def step_with(self, optimizer: Any, closure: Callable[[], Any]) -> bool:
@@ -198,6 +202,7 @@ class Stepper:
 
         self._backend.step_with(optimizer, clipped)
         self.steps += 1
+        self.steps_of[id(optimizer)] += 1
         return True
 
     def _clip(self, optimizer: Any) -> None:

@@ -13,6 +13,7 @@ from .dealt import loaders_within
 from .devices import DeviceRequest
 from .failures import is_consequence
 from .forks import wait_until_still
+from .layouts import Layout, OwnTensor
 from .loaders import EpochLoader, MapParts, StreamParts, open_loader
 from .orders import (
     Batching,
@@ -30,12 +31,15 @@ from .orders import (
 from .points import Drawn, LocalTracker, Point, Tracker
 from .pool import WorkerWatch
 from .random_streams import RandomStreams
+from .rules import Rules, describe_layers
 from .seam import Backend
 from .sent_errors import Failure
 from .shares import Share, deal
 from .streams import StreamSource
 from .together import check_process_count, end_together
 from .trees import Array, check_entries, check_groups, decode, describe_differences, encode
+from .vocabulary import Vocabulary
+from .words import ModelWords, OptimizerWords, Place, ScheduleWords, Slot
 from .worker_signals import WorkerInit
 from .workers import Workers
 
@@ -71,24 +75,33 @@ __all__ = [
     "FixedSizeBatches",
     "Frame",
     "Isolate",
+    "Layout",
     "LocalTracker",
     "MapParts",
+    "ModelWords",
+    "OptimizerWords",
     "Order",
     "OwnReading",
+    "OwnTensor",
+    "Place",
     "Point",
     "ProcessFailure",
     "RandomStreams",
     "ReadBatch",
     "Replica",
+    "Rules",
     "SampledBatches",
     "SamplerOrder",
+    "ScheduleWords",
     "SequentialOrder",
     "Share",
     "ShuffledOrder",
     "SingleIndices",
+    "Slot",
     "StreamParts",
     "StreamSource",
     "Tracker",
+    "Vocabulary",
     "WeightedOrder",
     "Work",
     "WorkerInit",
@@ -104,6 +117,7 @@ __all__ = [
     "deal",
     "decode",
     "describe_differences",
+    "describe_layers",
     "encode",
     "end_together",
     "exchanges_of",

@@ -18,6 +18,7 @@ from .loaders import MapParts, StreamParts
 from .orders import Isolate
 from .points import Tracker
 from .trees import Array
+from .vocabulary import Vocabulary
 
 
 class Backend(ABC):
@@ -28,6 +29,7 @@ class Backend(ABC):
         version: the framework's version.
         trackers: the viewers that ``log_with`` may name, the framework's own first.
         wrappers: words in paths of version 1 that are of what was wrapped around a module, and no longer there.
+        vocabulary: its words for what crosses to another framework; None where it has none, and then nothing does.
         asynchronous: whether tensors are computed beside Python, so that reading one waits; known after ``open``.
     """
 
@@ -35,6 +37,7 @@ class Backend(ABC):
     version: str
     trackers: ClassVar[tuple[str, ...]] = ()
     wrappers: ClassVar[tuple[str, ...]] = ()
+    vocabulary: ClassVar[Vocabulary | None] = None
     asynchronous: bool = False
 
     # ---- where it runs

@@ -1,0 +1,1 @@
+"""A run crosses from one framework to another: tensors in words that no framework owns, and back."""

@@ -1,0 +1,399 @@
+"""A run crosses from one framework to another: what a checkpoint says its tensors are, and one of another framework.
+
+A checkpoint of another backend is brought into the form that this one would have written, and then taken up as any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dowdyboy_core._errors import CheckpointError
+from dowdyboy_core._exchange import optimizers, weights
+from dowdyboy_core._exchange.disagreements import disagreements
+from dowdyboy_core._exchange.pairing import Key, Names, Pair, pair, table
+from dowdyboy_core.backend.layouts import BUFFERS
+from dowdyboy_core.backend.trees import Array
+from dowdyboy_core.backend.vocabulary import Vocabulary
+from dowdyboy_core.backend.words import BUFFER, ModelWords, OptimizerWords, ScheduleWords
+
+from .assembly import Assembly
+from .checkpoints import Snapshot
+from .run import Run
+
+EXCHANGE, PASSENGERS = "exchange", "passengers"
+"""The trees of a checkpoint with its description, and with what only another framework keeps."""
+
+
+def steps_made(run: Run) -> list[int]:
+    """How many steps each optimizer has made, over all runs that this one goes on from."""
+    counts = [run.stepper.steps_of[id(optimizer)] for optimizer in run.parts.optimizers]
+    before = run.carried.steps + [0] * (len(counts) - len(run.carried.steps))
+    offset = run.carried.counted + [0] * (len(counts) - len(run.carried.counted))
+    return [base + count - start for base, count, start in zip(before, counts, offset, strict=True)]
+
+
+def describe(run: Run, snapshot: Snapshot) -> dict[str, Any] | None:
+    """What the tensors of a snapshot are; None where the backend has no words for them.
+
+    Args:
+        run: the run.
+        snapshot: the rest of it.
+    """
+    parts, own = run.parts, run.backend.vocabulary
+    if own is None:
+        return None
+    made, listed = steps_made(run), []
+    for number, optimizer in enumerate(parts.optimizers):
+        words = own.optimizer(optimizer)
+        steps = optimizers.steps_of(words, snapshot.trees[f"optimizer_{number}"]["state"], made[number])
+        listed.append({**words.plain(), "made": made[number], "steps": steps})
+    schedules = [None if item is None else own.schedule(item).plain() for item in parts.schedulers]
+    return {
+        "models": [own.model(model).plain() for model in parts.raw_models()],
+        "components": {str(place): own.model(item).plain() for place, item in parts.modules_of_components().items()},
+        "optimizers": listed,
+        "schedules": schedules,
+    }
+
+
+def is_strange(run: Run, snapshot: Snapshot) -> bool:
+    """Whether a snapshot is another framework's, of which nothing says what its tensors are."""
+    return bool(snapshot.index["backend"] != run.backend.name and snapshot.trees.get(EXCHANGE) is None)
+
+
+def take_up(run: Run, snapshot: Snapshot) -> None:
+    """Goes on counting, and carrying along, where a snapshot that is in place had come to."""
+    tree = snapshot.trees.get(EXCHANGE)
+    run.carried.forget()
+    run.carried.passengers = snapshot.trees.get(PASSENGERS) or {}
+    if tree is not None:
+        run.carried.steps = [made for _, _, made in _Described.read(tree).optimizers]
+        run.carried.counted = [run.stepper.steps_of[id(optimizer)] for optimizer in run.parts.optimizers]
+
+
+def check(tree: Any) -> None:
+    """Refuses what is no description.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    if tree is not None:
+        _Described.read(tree)
+
+
+@dataclass(frozen=True)
+class _Described:
+    """The description in a checkpoint."""
+
+    models: list[ModelWords]
+    components: dict[str, ModelWords]
+    optimizers: list[tuple[OptimizerWords, dict[str, int], int]]
+    schedules: list[ScheduleWords | None]
+
+    @classmethod
+    def read(cls, tree: Any) -> _Described:
+        """What ``exchange.json`` says.
+
+        Raises:
+            CheckpointError: it is of another kind.
+        """
+        wanted = {"models": list, "components": dict, "optimizers": list, "schedules": list}
+        if not isinstance(tree, dict) or any(not isinstance(tree.get(name), kind) for name, kind in wanted.items()):
+            raise CheckpointError("The checkpoint has no exchange.json of the right kind. Use another checkpoint.")
+        listed = []
+        for entries in tree["optimizers"]:
+            words = OptimizerWords.read(entries)
+            steps, made = entries.get("steps"), entries.get("made")
+            counts = isinstance(steps, dict) and all(type(count) is int and count >= 0 for count in steps.values())
+            if not counts or type(made) is not int or made < 0:
+                raise CheckpointError("The checkpoint has no exchange.json of the right kind. Use another checkpoint.")
+            listed.append((words, steps, made))
+        return cls(
+            [ModelWords.read(entries) for entries in tree["models"]],
+            {str(place): ModelWords.read(entries) for place, entries in tree["components"].items()},
+            listed,
+            [None if entries is None else ScheduleWords.read(entries) for entries in tree["schedules"]],
+        )
+
+
+def crossed(run: Run, snapshot: Snapshot, folder: Path, names: Names = None, *, weights_only: bool = False) -> Snapshot:
+    """A snapshot in the form of this run's own framework; itself where it is of that already and nothing is renamed.
+
+    Raises:
+        CheckpointError: it doesn't say what its tensors are, or they don't fit; the message lists all that doesn't.
+    """
+    origin, own = snapshot.index["backend"], run.backend.name
+    if origin == own and names is None:
+        return snapshot
+    tree = snapshot.trees.get(EXCHANGE)
+    if tree is None or run.backend.vocabulary is None:
+        raise CheckpointError(
+            f"{str(folder)!r} was saved by {origin!r} and this is {own!r}, which lays out weights in another way; and "
+            "it doesn't say what its tensors are, as checkpoints do from format version 3 on. Save it anew there with "
+            "this version, or load it there."
+        )
+    crossing = _Crossing(run, run.backend.vocabulary, snapshot, folder, _Described.read(tree), names)
+    return crossing.whole(weights_only)
+
+
+class _Crossing:
+    """One snapshot on its way."""
+
+    def __init__(
+        self, run: Run, own: Vocabulary, snapshot: Snapshot, folder: Path, said: _Described, names: Names
+    ) -> None:
+        self._run, self._snapshot, self._folder, self._said = run, snapshot, folder, said
+        self._backend, self._own = run.backend, own
+        self._parts: Assembly = run.parts
+        self._ours = {f"model_{n}": own.model(model) for n, model in enumerate(run.parts.raw_models())}
+        self._ours |= {f"component_{n}": own.model(item) for n, item in run.parts.modules_of_components().items()}
+        theirs = {f"model_{n}": words for n, words in enumerate(said.models)}
+        theirs |= {f"component_{n}": words for n, words in said.components.items()}
+        self._theirs = theirs
+        self._pairs = self._paired(names)
+
+    def _paired(self, names: Names) -> dict[str, dict[Key, Pair]]:
+        """The pairs of each model and component.
+
+        Raises:
+            CheckpointError: something has no pair; the message lists all of it.
+        """
+        problems = [f"{name} is there only" for name in self._theirs if name not in self._ours]
+        problems += [f"{name} is here only" for name in self._ours if name not in self._theirs]
+        found = {}
+        for name in self._ours.keys() & self._theirs.keys():
+            found[name], lines = pair(self._theirs[name], self._ours[name], names)
+            problems += [f"{name}: {line}" for line in lines]
+        problems += self._beside()
+        if problems:
+            self._refuse(problems)
+        return found
+
+    def _beside(self) -> list[str]:
+        """What no words are for, in words."""
+        own = [name for name in self._snapshot.trees if name.endswith("_beside")]
+        return [
+            f"{name.removesuffix('_beside')} keeps metrics of the framework's own, which can't cross" for name in own
+        ]
+
+    def _refuse(self, problems: list[str]) -> None:
+        listed = "\n  ".join(sorted(problems))
+        raise CheckpointError(
+            f"{str(self._folder)!r} was saved by {self._snapshot.index['backend']!r} and doesn't fit the models here, of "
+            f'{self._backend.name!r}; nothing was loaded. Rename with names={{"old.": "new."}}, and say what a class '
+            f"is with register_exchange. What has no pair:\n  {listed}"
+        )
+
+    def whole(self, weights_only: bool) -> Snapshot:
+        """The snapshot as this framework would have written it."""
+        found, carried = self._all_weights()
+        index = {**self._snapshot.index, "backend": self._backend.name}
+        if weights_only:
+            return Snapshot(index, found)
+        trees = {
+            name: tree
+            for name, tree in self._snapshot.trees.items()
+            if name in ("scaler", "records") or name.startswith("component_")
+        }
+        trees |= {"rng": [], "frozen": self._frozen(), PASSENGERS: carried}
+        if "ema" in self._snapshot.trees:
+            trees["ema"] = self._average(self._snapshot.trees["ema"])
+        trees |= self._optimizers()
+        trees[EXCHANGE] = self._snapshot.trees[EXCHANGE]
+        self._tell()
+        return Snapshot(index, found, trees)
+
+    def _all_weights(self) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
+        """The weights of everything, and what travels along."""
+        stored = self._snapshot.trees.get(PASSENGERS) or {}
+        found: dict[str, Any] = {}
+        carried: dict[str, dict[str, Array]] = {}
+        problems: list[str] = []
+        for name, arrays in self._snapshot.weights.items():
+            owner = name.replace("ema_", "model_")
+            if owner not in self._pairs:
+                continue
+            pairs, layout = self._pairs[owner], self._layout(owner)
+            along, lines = weights.left_behind(arrays, pairs)
+            problems += [f"{name}: {line}" for line in lines]
+            if along:
+                carried[name] = along
+            given = stored.get(name, {})
+            found[name] = weights.converted(arrays, pairs, self._ours[owner], lambda at: layout[at].dtype, given)  # noqa: B023
+        if problems:
+            self._refuse(problems)
+        return found, carried
+
+    def _layout(self, name: str) -> Mapping[str, Array]:
+        stem, number = name.rsplit("_", 1)
+        item = self._parts.raw_models()[int(number)] if stem == "model" else self._parts.components[int(number)]
+        return self._backend.model_layout(item)
+
+    # ---- by the names of parameters
+
+    def _models(self) -> dict[int, Mapping[Key, Pair]]:
+        return {int(name.rsplit("_", 1)[1]): pairs for name, pairs in self._pairs.items() if name.startswith("model_")}
+
+    def _at(self, side: str) -> optimizers.At:
+        words = self._theirs if side == "source" else self._ours
+        tied = {number: words[f"model_{number}"].tied for number in self._models()}
+        return optimizers.lying_at(self._models(), side, tied)
+
+    def _own_names(self, names: list[str]) -> list[str]:
+        """The names here of parameters that have others there: of all whose tensors are theirs."""
+        theirs, ours = self._at("source"), self._at("target")
+        wanted = {key for name in names for key, _ in theirs.get(name, ())}
+        own = [name for name, _ in self._parts.named_parameters()]
+        return [name for name in own if (keys := {key for key, _ in ours.get(name, ())}) and keys <= wanted]
+
+    def _frozen(self) -> list[str] | None:
+        """What isn't trained: that of the checkpoint, and running statistics where these count as parameters."""
+        stored = self._snapshot.trees.get("frozen")
+        if stored is None:
+            return None
+        ours = self._at("target")
+        statistics = [
+            name
+            for name, _ in self._parts.named_parameters()
+            if (found := ours.get(name)) and all(_is_buffer(self._models()[key[0]][key[1]], key[1]) for key, _ in found)
+        ]
+        return list(dict.fromkeys([*self._in_order([*self._own_names(stored), *statistics])]))
+
+    def _in_order(self, names: list[str]) -> Iterator[str]:
+        wanted = set(names)
+        return (name for name, _ in self._parts.named_parameters() if name in wanted)
+
+    def _average(self, tree: Any) -> Any:
+        names = tree.get("parameters") if isinstance(tree, dict) else None
+        if not isinstance(names, list):
+            raise CheckpointError("ema.json says nothing of the right kind. Use another checkpoint.")
+        return {**tree, "parameters": self._own_names(names)}
+
+    # ---- optimizers and schedulers
+
+    def _optimizers(self) -> dict[str, Any]:
+        """The state of all optimizers and schedulers in this framework's form."""
+        parts, said = self._parts, self._said
+        if len(said.optimizers) != len(parts.optimizers):
+            raise CheckpointError(
+                f"{str(self._folder)!r} holds {len(said.optimizers)} optimizers and the trainer has "
+                f"{len(parts.optimizers)}. Give as many as when it was saved, or load the weights alone with "
+                "weights_only=True."
+            )
+        found: dict[str, Any] = {}
+        for number, (optimizer, scheduler) in enumerate(zip(parts.optimizers, parts.schedulers, strict=True)):
+            there = said.schedules[number] if number < len(said.schedules) else None
+            schedule = self._schedule(number, scheduler, there, said.optimizers[number][0].rates)
+            found[f"lr_scheduler_{number}"] = schedule
+            found[f"optimizer_{number}"] = self._optimizer(number, optimizer, schedule)
+        return found
+
+    def _optimizer(self, number: int, optimizer: Any, schedule: Any) -> Any:
+        source, steps, _ = self._said.optimizers[number]
+        target = self._own.optimizer(optimizer)
+        optimizers.check_kinds(number, source, target)
+        stored = self._snapshot.trees[f"optimizer_{number}"]
+        live = self._backend.optimizer_state(optimizer, self._parts.parameter_names())
+        theirs, ours = self._at("source"), self._at("target")
+        given = [group["params"] for group in stored["param_groups"]]
+        own = [group["params"] for group in live["param_groups"]]
+        before, now = (
+            optimizers.groups_by_tensor(groups, at, BUFFERS) for groups, at in ((given, theirs), (own, ours))
+        )
+        if before != now:
+            self._refuse_groups(number, before, now)
+        if len(source.rates) != len(own):
+            raise CheckpointError(
+                f"exchange.json has {len(source.rates)} rates of optimizer {number}. Use another checkpoint."
+            )
+        rates = {name: rate for group, rate in zip(own, source.rates, strict=True) for name in group}
+        their_rates = {name: rate for group, rate in zip(given, source.rates, strict=True) for name in group}
+        slots = optimizers.converted(source, stored["state"], steps, theirs, target, rates, ours, their_rates)
+        return self._own.optimizer_state(optimizer, live, slots, source.rates, schedule)
+
+    def _refuse_groups(self, number: int, before: list[Any], now: list[Any]) -> None:
+        lines = [f"{len(before)} parameter groups there, and {len(now)} here"] if len(before) != len(now) else []
+        for place, (there, here) in enumerate(zip(before, now, strict=False)):
+            lines += [f"group {place}: {_word(name)} is there only" for name in there - here]
+            lines += [f"group {place}: {_word(name)} is here only" for name in here - there]
+        listed = "\n  ".join(sorted(lines))
+        raise CheckpointError(
+            f"Optimizer {number} doesn't have the parameters that were saved. Make it with the same groups, or load the "
+            f"weights alone with weights_only=True. Differences:\n  {listed}"
+        )
+
+    def _schedule(self, number: int, scheduler: Any, there: ScheduleWords | None, rates: tuple[float, ...]) -> Any:
+        if scheduler is None and there is None:
+            return None
+        if scheduler is None or there is None:
+            has, lacks = ("the checkpoint", "this run") if scheduler is None else ("this run", "the checkpoint")
+            raise CheckpointError(
+                f"Optimizer {number} has a scheduler in {has} and none in {lacks}. Give set_optimizers the same, or "
+                "load the weights alone with weights_only=True."
+            )
+        here = self._own.schedule(scheduler)
+        for words, where in ((there, "in the checkpoint"), (here, "here")):
+            if words.kind is None:
+                raise CheckpointError(
+                    f"Scheduler {number} is a {words.cls} {where}, of which no rule says how its place crosses. Use one "
+                    "of docs/exchange.md on both sides."
+                )
+        if not alike(there, here):
+            raise CheckpointError(
+                f"Scheduler {number} is a {there.cls} ({there.kind}) in the checkpoint and a {here.cls} ({here.kind}) "
+                "here. Make the one that gives the same rates, as docs/exchange.md pairs them."
+            )
+        return self._own.schedule_state(scheduler, self._backend.scheduler_state(scheduler), there, rates)
+
+    def _tell(self) -> None:
+        """Says once what goes on otherwise than it would have there."""
+        run, lines = self._run, list[str]()
+        ours = [self._own.optimizer(item) for item in self._parts.optimizers]
+        for number, ((source, _, _), target) in enumerate(zip(self._said.optimizers, ours, strict=True)):
+            lines += [f"optimizer {number}: {line}" for line in disagreements(source, target, self._scheduled(number))]
+        kinds = {one.kind for pairs in self._pairs.values() for one in pairs.values()}
+        if "batch_norm" in kinds:
+            lines.append(
+                "BatchNorm: PyTorch adds a batch's variance over n - 1 to running_var, PaddlePaddle over n: what is "
+                "evaluated with it differs from now on by up to that factor"
+            )
+        origin, own = self._snapshot.index["backend"], self._backend.name
+        listed = "".join(f"\n  {line}" for line in lines)
+        run.tell(
+            f"crossed from {origin} to {own}: random streams begin anew from the seed"
+            + (f"; what the two can't agree on:{listed}" if lines else "")
+        )
+
+    def _scheduled(self, number: int) -> bool:
+        return self._parts.schedulers[number] is not None
+
+
+def pairs_of(run: Run, snapshot: Snapshot, folder: Path, names: Names) -> str:
+    """The pairs of all models and components as a table."""
+    said = _Described.read(snapshot.trees.get(EXCHANGE))
+    lines = []
+    for number, model in enumerate(run.parts.raw_models()):
+        if run.backend.vocabulary is not None and number < len(said.models):
+            pairs, problems = pair(said.models[number], run.backend.vocabulary.model(model), names)
+            lines += [f"model_{number}", table(pairs), *(f"no pair: {line}" for line in problems)]
+    return "\n".join(lines)
+
+
+def alike(one: ScheduleWords, other: ScheduleWords) -> bool:
+    """Whether two schedulers can be at the same place: of one kind, or both given by a formula of the place."""
+    if one.kind == other.kind:
+        return True
+    loose = {"formula", "polynomial", "linear", "step", "multi_step", "exponential", "cosine"}
+    return "formula" in (one.kind, other.kind) and {one.kind, other.kind} <= loose
+
+
+def _is_buffer(one: Pair, key: Key) -> bool:
+    return key[1] in BUFFERS or one.kind == BUFFER
+
+
+def _word(name: optimizers.NeutralName) -> str:
+    number, (path, role) = name
+    return f"model_{number} {path}" + ("" if role == "value" else f": {role}")

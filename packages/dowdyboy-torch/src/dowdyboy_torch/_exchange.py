@@ -1,0 +1,274 @@
+"""What PyTorch's classes are in the words of docs/exchange.md: by class, never by shape or name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+from dowdyboy_core.backend import (
+    Array,
+    Layout,
+    ModelWords,
+    OptimizerWords,
+    OwnTensor,
+    Rules,
+    ScheduleWords,
+    Slot,
+    Vocabulary,
+    describe_layers,
+)
+
+from ._names import identity, is_compiled, plain_paths
+from ._own_state import listed_states
+
+_WEIGHT, _BIAS = OwnTensor("weight", "weight"), OwnTensor("bias", "bias")
+_FLAT = (OwnTensor("weight", "weight", flat=True), OwnTensor("bias", "bias", flat=True))
+_NORM = (OwnTensor("weight_g", "weight_norm", flat=True), OwnTensor("weight_v", "weight_direction"),
+         OwnTensor("parametrizations.weight.original0", "weight_norm", flat=True),
+         OwnTensor("parametrizations.weight.original1", "weight_direction"))  # fmt: skip
+_SPECTRAL = (OwnTensor("weight_orig", "weight_original"), OwnTensor("weight_u", "weight_left"), OwnTensor("weight_v", "weight_right"),
+             OwnTensor("parametrizations.weight.original", "weight_original"),
+             OwnTensor("parametrizations.weight.0._u", "weight_left"),
+             OwnTensor("parametrizations.weight.0._v", "weight_right"))  # fmt: skip
+_PLAIN = (_WEIGHT, _BIAS)
+_RUNNING = (OwnTensor("running_mean", "running_mean"), OwnTensor("running_var", "running_var"),
+            OwnTensor("num_batches_tracked", "batches"))  # fmt: skip
+_RECURRENT = tuple(
+    OwnTensor(f"{name}_l{{n}}{end}", f"{name}_l{{n}}{end}")
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+    for end in ("", "_reverse")
+)
+_CELL = tuple(OwnTensor(name, name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+_ATTENTION = (
+    OwnTensor("in_proj_weight", ("query_weight", "key_weight", "value_weight")),
+    OwnTensor("in_proj_bias", ("query_bias", "key_bias", "value_bias")),
+    OwnTensor("q_proj_weight", "query_weight"), OwnTensor("k_proj_weight", "key_weight"), OwnTensor("v_proj_weight", "value_weight"),
+    OwnTensor("out_proj.weight", "out_weight"), OwnTensor("out_proj.bias", "out_bias"),
+)  # fmt: skip
+
+RULES = Rules("torch.nn.")
+for _kind, _classes, _layout in (
+    ("linear", (nn.Linear,), _PLAIN),
+    ("conv", (nn.Conv1d, nn.Conv2d, nn.Conv3d), _PLAIN),
+    ("conv_transpose", (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _PLAIN),
+    ("bilinear", (nn.Bilinear,), _PLAIN),
+    ("embedding", (nn.Embedding, nn.EmbeddingBag), (_WEIGHT,)),
+    ("prelu", (nn.PReLU,), (_WEIGHT,)),
+    ("batch_norm", (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), (*_PLAIN, *_RUNNING)),
+    ("instance_norm", (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), (*_PLAIN, *_RUNNING)),
+    ("layer_norm", (nn.LayerNorm,), _FLAT),
+    ("rms_norm", (nn.RMSNorm,), _FLAT),
+    ("group_norm", (nn.GroupNorm,), _PLAIN),
+    ("lstm", (nn.LSTM,), _RECURRENT),
+    ("gru", (nn.GRU,), _RECURRENT),
+    ("rnn", (nn.RNN,), _RECURRENT),
+    ("lstm_cell", (nn.LSTMCell,), _CELL),
+    ("gru_cell", (nn.GRUCell,), _CELL),
+    ("rnn_cell", (nn.RNNCell,), _CELL),
+    ("multi_head_attention", (nn.MultiheadAttention,), _ATTENTION),
+):  # fmt: skip
+    for _class in _classes:
+        RULES.add(_class, _kind, _layout)
+RULES.add_child(nn.TransformerDecoderLayer, "multihead_attn", "cross_attn")
+
+
+def register_exchange(cls: type[nn.Module], kind: str, tensors: Mapping[str, Any]) -> None:
+    """Says what the tensors of a module class are, so that a run with it can cross to another framework.
+
+    Args:
+        cls: the class; subclasses that have no rule of their own count as it.
+        kind: what it is, the same word on both sides: ``'my_attention'``, …
+        tensors: for the name of each tensor in the module its role, the same word on both sides, or the role and the
+            order of the axes: for each axis of the neutral tensor its place in this one.
+
+    Raises:
+        ConfigError: ``cls`` is no module class, or a role or an order of axes is none.
+
+    Example:
+        ``register_exchange(MyLayer, "my_layer", {"kernel": ("weight", (1, 0)), "bias": "bias"})``
+    """
+    RULES.register(cls, nn.Module, kind, tensors)
+
+
+def _model(model: nn.Module) -> ModelWords:
+    """What a model consists of."""
+    plain = plain_paths(model)
+    elsewhere = listed_states(model)
+    state = {name: value for name, value in model.state_dict().items() if name not in elsewhere}
+    tensors = {plain(name): (tuple(value.shape), identity(value)) for name, value in state.items()}
+    trained = {plain(name) for name, _ in model.named_parameters(remove_duplicate=False)}
+    modules = {
+        plain(path): module for path, module in model.named_modules(remove_duplicate=False) if not is_compiled(module)
+    }
+    return describe_layers(RULES, modules, tensors, trained, _reparametrised)
+
+
+def _reparametrised(module: Any, names: set[str]) -> Layout:
+    """The rules for what stands in a layer in the place of its weight."""
+    if "weight_g" in names or "parametrizations.weight.original1" in names:
+        return _NORM
+    return _SPECTRAL
+
+
+# ---- optimizers
+
+_MOMENTS = (Slot("exp_avg", "first_moment"), Slot("exp_avg_sq", "second_moment"))
+_STEP = Slot("step", "step", "number")
+_MAXIMUM = Slot("max_exp_avg_sq", "maximum_second_moment")
+
+
+def _slots_of(optimizer: torch.optim.Optimizer) -> tuple[str | None, tuple[Slot, ...]]:
+    """The kind of an optimizer, and what it keeps; settings of the first parameter group decide."""
+    cls, first = type(optimizer), optimizer.param_groups[0]
+    if cls is torch.optim.SGD:
+        momentum = bool(first["momentum"])
+        return ("momentum", (Slot("momentum_buffer", "momentum"),)) if momentum else ("sgd", ())
+    if cls in (torch.optim.Adam, torch.optim.AdamW):
+        decoupled = cls is torch.optim.AdamW or bool(first.get("decoupled_weight_decay"))
+        maximum = (_MAXIMUM,) if first["amsgrad"] else ()
+        return "adamw" if decoupled else "adam", (_STEP, *_MOMENTS, *maximum)
+    if cls is torch.optim.NAdam:
+        return "nadam", (_STEP, Slot("mu_product", "momentum_product", "number"), *_MOMENTS)
+    if cls is torch.optim.RAdam:
+        return "radam", (_STEP, *_MOMENTS)
+    if cls is torch.optim.Adamax:
+        return "adamax", (_STEP, Slot("exp_avg", "first_moment"), Slot("exp_inf", "infinity_norm"))
+    if cls is torch.optim.Adagrad:
+        return "adagrad", (_STEP, Slot("sum", "second_moment"))
+    if cls is torch.optim.Adadelta:
+        return "adadelta", (_STEP, Slot("square_avg", "second_moment"), Slot("acc_delta", "second_moment_of_updates"))
+    if cls is torch.optim.RMSprop:
+        more = (Slot("momentum_buffer", "momentum"),) if first["momentum"] else ()
+        more += (Slot("grad_avg", "first_moment"),) if first["centered"] else ()
+        return "rmsprop", (_STEP, Slot("square_avg", "second_moment"), *more)
+    if cls is torch.optim.Rprop:
+        return "rprop", (_STEP, Slot("prev", "gradient"), Slot("step_size", "step_size"))
+    return None, ()
+
+
+_SETTINGS = {
+    "betas": "betas", "eps": "epsilon", "weight_decay": "weight_decay", "momentum": "momentum", "alpha": "decay",
+    "rho": "decay", "dampening": "dampening", "nesterov": "nesterov", "amsgrad": "amsgrad", "centered": "centered",
+    "momentum_decay": "momentum_decay", "lr_decay": "rate_decay", "etas": "factors", "step_sizes": "limits",
+}  # fmt: skip
+
+
+def _optimizer(optimizer: torch.optim.Optimizer) -> OptimizerWords:
+    """What an optimizer is, and how it keeps its state."""
+    kind, slots = _slots_of(optimizer)
+    groups = optimizer.param_groups
+    settings = {word: _plain(groups[0][name]) for name, word in _SETTINGS.items() if name in groups[0]}
+    return OptimizerWords(
+        kind, type(optimizer).__name__, slots, tuple(float(group["lr"]) for group in groups), settings
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.item()
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _optimizer_tree(live: dict[str, Any], slots: Mapping[str, Any], rates: Sequence[float]) -> dict[str, Any]:
+    """The stored form of an optimizer with slots and learning rates of elsewhere, and its own settings."""
+    groups = [{**group, "lr": rate} for group, rate in zip(live["param_groups"], rates, strict=True)]
+    return {"state": dict(slots), "param_groups": groups}
+
+
+# ---- schedulers
+
+_SCHEDULES = {
+    "StepLR": "step", "MultiStepLR": "multi_step", "ExponentialLR": "exponential", "CosineAnnealingLR": "cosine",
+    "CosineAnnealingWarmRestarts": "cosine_restarts", "OneCycleLR": "one_cycle", "CyclicLR": "cyclic",
+    "PolynomialLR": "polynomial", "LinearLR": "linear", "ConstantLR": "formula", "LambdaLR": "formula",
+    "MultiplicativeLR": "multiplicative", "ReduceLROnPlateau": "plateau", "SequentialLR": "sequential",
+}  # fmt: skip
+
+
+def _schedule(scheduler: Any) -> ScheduleWords:
+    """How far a scheduler has come."""
+    cls = type(scheduler)
+    kind = _SCHEDULES.get(cls.__name__) if cls.__module__ == lr_scheduler.__name__ else None
+    if kind is None:
+        return ScheduleWords(None, cls.__name__)
+    rate = scheduler.optimizer.param_groups[0]["lr"]
+    position = int(scheduler.last_epoch)
+    if kind == "plateau":
+        follows = {"best": scheduler.best, "bad": scheduler.num_bad_epochs, "cooldown": scheduler.cooldown_counter}
+        return ScheduleWords(kind, cls.__name__, position, float(rate), follows)
+    if kind == "cosine_restarts":
+        return ScheduleWords(kind, cls.__name__, position, float(rate), cycle=(scheduler.T_cur, scheduler.T_i))
+    if kind == "sequential" and len(scheduler._schedulers) == 2:
+        first, second = map(_schedule, scheduler._schedulers)
+        if first.kind in ("linear", "formula"):
+            return ScheduleWords("warmup", cls.__name__, position, float(rate), parts=(second,))
+    if kind == "sequential":
+        return ScheduleWords(
+            kind, cls.__name__, position, float(rate), parts=tuple(map(_schedule, scheduler._schedulers))
+        )
+    return ScheduleWords(kind, cls.__name__, position, float(rate))
+
+
+def _schedule_tree(
+    scheduler: Any, live: dict[str, Any], words: ScheduleWords, rates: Sequence[float]
+) -> dict[str, Any]:
+    """The stored form of a scheduler that has come as far as one of elsewhere."""
+    tree = {**live, "last_epoch": words.position, "_last_lr": list(rates)}
+    if "_step_count" in live:
+        tree["_step_count"] = words.position + 1
+    if words.follows is not None:
+        tree |= {"best": words.follows["best"], "num_bad_epochs": words.follows["bad"],
+                 "cooldown_counter": words.follows["cooldown"]}  # fmt: skip
+    if words.cycle is not None:
+        tree |= {"T_cur": words.cycle[0], "T_i": words.cycle[1]}
+    if words.kind == "warmup":
+        warm = scheduler._milestones[0]
+        first, second = scheduler._schedulers
+        parts = live["_schedulers"]
+        before = ScheduleWords(None, "", min(words.position, warm - 1))
+        tree["_schedulers"] = [
+            _schedule_tree(first, parts[0], before, _own_rates(first, before.position)),
+            _schedule_tree(
+                second, parts[1], words.parts[0], rates if words.position >= warm else _own_rates(second, 0)
+            ),
+        ]
+    elif words.parts:
+        pairs = zip(scheduler._schedulers, live["_schedulers"], words.parts, strict=True)
+        tree["_schedulers"] = [_schedule_tree(one, tree_, part, rates) for one, tree_, part in pairs]
+    return tree
+
+
+def _own_rates(scheduler: Any, position: int) -> tuple[float, ...]:
+    """The rates that a scheduler by the clock gives at a position, where it knows them without stepping there."""
+    kept = scheduler.last_epoch
+    scheduler.last_epoch = position
+    try:
+        closed = getattr(scheduler, "_get_closed_form_lr", None)
+        return tuple(closed()) if closed is not None else tuple(scheduler._last_lr)
+    finally:
+        scheduler.last_epoch = kept
+
+
+class TorchVocabulary(Vocabulary):
+    """The framework's words."""
+
+    def model(self, model: Any) -> ModelWords:
+        return _model(model)
+
+    def optimizer(self, optimizer: Any) -> OptimizerWords:
+        return _optimizer(optimizer)
+
+    def schedule(self, scheduler: Any) -> ScheduleWords:
+        return _schedule(scheduler)
+
+    def optimizer_state(
+        self, optimizer: Any, live: Any, slots: Mapping[str, Mapping[str, Array]], rates: Sequence[float], schedule: Any
+    ) -> Any:
+        return _optimizer_tree(live, slots, rates)
+
+    def schedule_state(self, scheduler: Any, live: Any, words: ScheduleWords, rates: Sequence[float]) -> Any:
+        return _schedule_tree(scheduler, live, words, rates)
