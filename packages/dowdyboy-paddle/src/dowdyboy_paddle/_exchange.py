@@ -111,8 +111,10 @@ def _reparametrised(layer: Any, names: set[str]) -> Layout:
     if "weight_g" in names:
         return (OwnTensor("weight_g", "weight_norm", flat=True), OwnTensor("weight_v", "weight_direction", turned))
     return (
-        OwnTensor("weight_orig", "weight_original", turned), OwnTensor("weight_u", "weight_left"), OwnTensor("weight_v", "weight_right"),
-    )  # fmt: skip
+        OwnTensor("weight_orig", "weight_original", turned),
+        OwnTensor("weight_u", "weight_left"),
+        OwnTensor("weight_v", "weight_right"),
+    )
 
 
 # ---- optimizers
@@ -124,30 +126,31 @@ def _moments(first: str = "moment1", second: str = "moment2") -> tuple[Slot, ...
 
 def _slots_of(optimizer: Any) -> tuple[str | None, tuple[Slot, ...]]:
     """The kind of an optimizer, and what it keeps."""
-    cls, made = type(optimizer), paddle.optimizer
+    cls, made, made_with = type(optimizer), paddle.optimizer, vars(optimizer)
     if cls is made.SGD:
         return "sgd", ()
     if cls is made.Momentum:
         return "momentum", (Slot("velocity", "momentum"),)
     if cls in (made.Adam, made.AdamW, made.Lamb):
         # Not of one beta: the power of the first comes to rest after some 900 steps, and 1 is exact in both.
-        powers = (_power("beta2_pow_acc", optimizer._beta2, 1), _power("beta1_pow_acc", optimizer._beta1, 1))
+        powers = (_power("beta2_pow_acc", made_with["_beta2"], 1), _power("beta1_pow_acc", made_with["_beta1"], 1))
         maximum = (Slot("moment2_max", "maximum_second_moment"),) if getattr(optimizer, "_amsgrad", False) else ()
         return cls.__name__.lower(), (*powers, *_moments(), *maximum)
     if cls is made.NAdam:
         return "nadam", (
-            _power("beta2_pow", optimizer._beta2, 0, filled=True), _power("momentum_decay_pow", 0.96, 0, filled=True),
+            _power("beta2_pow", made_with["_beta2"], 0, filled=True),
+            _power("momentum_decay_pow", 0.96, 0, filled=True),
             Slot("mu_product", "momentum_product", "filled"), *_moments(),
         )  # fmt: skip
     if cls is made.RAdam:
-        rho = Slot("rho", "step", "filled_rho", {"beta": float(optimizer._beta2)})
+        rho = Slot("rho", "step", "filled_rho", {"beta": float(made_with["_beta2"])})
         powers = (
-            _power("beta2_pow", optimizer._beta2, 0, filled=True),
-            _power("beta1_pow", optimizer._beta1, 0, filled=True),
+            _power("beta2_pow", made_with["_beta2"], 0, filled=True),
+            _power("beta1_pow", made_with["_beta1"], 0, filled=True),
         )
         return "radam", (*powers, rho, *_moments())
     if cls is made.Adamax:
-        power = _power("beta1_pow_acc", optimizer._beta1, 1)
+        power = _power("beta1_pow_acc", made_with["_beta1"], 1)
         return "adamax", (power, Slot("moment", "first_moment"), Slot("inf_norm", "infinity_norm"))
     if cls is made.Adagrad:
         return "adagrad", (Slot("moment", "second_moment"),)
@@ -158,7 +161,7 @@ def _slots_of(optimizer: Any) -> tuple[str | None, tuple[Slot, ...]]:
         )
     if cls is made.RMSProp:
         momentum = Slot("momentum", "momentum", "rated" if optimizer._momentum else "zeros")
-        centre = Slot("mean_grad", "first_moment", "tensor" if optimizer._centered else "zeros")
+        centre = Slot("mean_grad", "first_moment", "tensor" if made_with["_centered"] else "zeros")
         return "rmsprop", (Slot("mean_square", "second_moment"), momentum, centre)
     if cls is made.Rprop:
         return "rprop", (Slot("prevs", "gradient"), Slot("learning_rates", "step_size"))
@@ -178,8 +181,9 @@ def _optimizer(optimizer: Any) -> OptimizerWords:
         value = getattr(optimizer, name, None)
         if isinstance(value, (bool, int, float)):
             settings[word] = value
-    if hasattr(optimizer, "_beta1") and isinstance(optimizer._beta1, float):
-        settings["betas"] = [optimizer._beta1, optimizer._beta2]
+    betas = [vars(optimizer).get(name) for name in ("_beta1", "_beta2")]
+    if all(isinstance(beta, float) for beta in betas):
+        settings["betas"] = betas
     base = float(optimizer.get_lr())
     rates = tuple(base * float(factor) for factor in _factors(optimizer))
     return OptimizerWords(kind, type(optimizer).__name__, slots, rates, settings)
@@ -255,7 +259,7 @@ def _schedule_tree(scheduler: Any, live: dict[str, Any], words: ScheduleWords) -
                  "cooldown_counter": words.follows["cooldown"]}  # fmt: skip
     if words.cycle is not None:
         tree |= {"T_cur": words.cycle[0], "T_i": words.cycle[1]}
-    if words.parts and "LinearWarmup_LR" in live:
+    if words.parts and words.position >= scheduler.warmup_steps and "LinearWarmup_LR" in live:
         tree["LinearWarmup_LR"] = _schedule_tree(scheduler.learning_rate, live["LinearWarmup_LR"], words.parts[0])
     return tree
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +33,8 @@ _FLAT = (OwnTensor("weight", "weight", flat=True), OwnTensor("bias", "bias", fla
 _NORM = (OwnTensor("weight_g", "weight_norm", flat=True), OwnTensor("weight_v", "weight_direction"),
          OwnTensor("parametrizations.weight.original0", "weight_norm", flat=True),
          OwnTensor("parametrizations.weight.original1", "weight_direction"))  # fmt: skip
-_SPECTRAL = (OwnTensor("weight_orig", "weight_original"), OwnTensor("weight_u", "weight_left"), OwnTensor("weight_v", "weight_right"),
+_SPECTRAL = (OwnTensor("weight_orig", "weight_original"), OwnTensor("weight_u", "weight_left"),
+             OwnTensor("weight_v", "weight_right"),
              OwnTensor("parametrizations.weight.original", "weight_original"),
              OwnTensor("parametrizations.weight.0._u", "weight_left"),
              OwnTensor("parametrizations.weight.0._v", "weight_right"))  # fmt: skip
@@ -46,7 +50,8 @@ _CELL = tuple(OwnTensor(name, name) for name in ("weight_ih", "weight_hh", "bias
 _ATTENTION = (
     OwnTensor("in_proj_weight", ("query_weight", "key_weight", "value_weight")),
     OwnTensor("in_proj_bias", ("query_bias", "key_bias", "value_bias")),
-    OwnTensor("q_proj_weight", "query_weight"), OwnTensor("k_proj_weight", "key_weight"), OwnTensor("v_proj_weight", "value_weight"),
+    OwnTensor("q_proj_weight", "query_weight"), OwnTensor("k_proj_weight", "key_weight"),
+    OwnTensor("v_proj_weight", "value_weight"),
     OwnTensor("out_proj.weight", "out_weight"), OwnTensor("out_proj.bias", "out_bias"),
 )  # fmt: skip
 
@@ -142,7 +147,7 @@ def _slots_of(optimizer: torch.optim.Optimizer) -> tuple[str | None, tuple[Slot,
     if cls is torch.optim.Adadelta:
         return "adadelta", (_STEP, Slot("square_avg", "second_moment"), Slot("acc_delta", "second_moment_of_updates"))
     if cls is torch.optim.RMSprop:
-        more = (Slot("momentum_buffer", "momentum"),) if first["momentum"] else ()
+        more: tuple[Slot, ...] = (Slot("momentum_buffer", "momentum"),) if first["momentum"] else ()
         more += (Slot("grad_avg", "first_moment"),) if first["centered"] else ()
         return "rmsprop", (_STEP, Slot("square_avg", "second_moment"), *more)
     if cls is torch.optim.Rprop:
@@ -198,18 +203,21 @@ def _schedule(scheduler: Any) -> ScheduleWords:
     rate = scheduler.optimizer.param_groups[0]["lr"]
     position = int(scheduler.last_epoch)
     if kind == "plateau":
-        follows = {"best": scheduler.best, "bad": scheduler.num_bad_epochs, "cooldown": scheduler.cooldown_counter}
+        best = None if math.isinf(scheduler.best) else scheduler.best
+        follows = {"best": best, "bad": scheduler.num_bad_epochs, "cooldown": scheduler.cooldown_counter}
         return ScheduleWords(kind, cls.__name__, position, float(rate), follows)
     if kind == "cosine_restarts":
         return ScheduleWords(kind, cls.__name__, position, float(rate), cycle=(scheduler.T_cur, scheduler.T_i))
-    if kind == "sequential" and len(scheduler._schedulers) == 2:
-        first, second = map(_schedule, scheduler._schedulers)
-        if first.kind in ("linear", "formula"):
-            return ScheduleWords("warmup", cls.__name__, position, float(rate), parts=(second,))
     if kind == "sequential":
-        return ScheduleWords(
-            kind, cls.__name__, position, float(rate), parts=tuple(map(_schedule, scheduler._schedulers))
-        )
+        first, second = (*map(_schedule, scheduler._schedulers), None, None)[:2]
+        if (
+            first is None
+            or second is None
+            or len(scheduler._schedulers) != 2
+            or first.kind not in ("linear", "formula")
+        ):
+            return ScheduleWords(None, cls.__name__)
+        return ScheduleWords("warmup", cls.__name__, position, float(rate), parts=(second,))
     return ScheduleWords(kind, cls.__name__, position, float(rate))
 
 
@@ -218,39 +226,52 @@ def _schedule_tree(
 ) -> dict[str, Any]:
     """The stored form of a scheduler that has come as far as one of elsewhere."""
     tree = {**live, "last_epoch": words.position, "_last_lr": list(rates)}
-    if "_step_count" in live:
+    if live.get("_step_count"):  # one with restarts never counts
         tree["_step_count"] = words.position + 1
     if words.follows is not None:
-        tree |= {"best": words.follows["best"], "num_bad_epochs": words.follows["bad"],
+        best = words.follows["best"]
+        tree |= {"best": scheduler.mode_worse if best is None else best, "num_bad_epochs": words.follows["bad"],
                  "cooldown_counter": words.follows["cooldown"]}  # fmt: skip
     if words.cycle is not None:
         tree |= {"T_cur": words.cycle[0], "T_i": words.cycle[1]}
-    if words.kind == "warmup":
-        warm = scheduler._milestones[0]
-        first, second = scheduler._schedulers
-        parts = live["_schedulers"]
-        before = ScheduleWords(None, "", min(words.position, warm - 1))
-        tree["_schedulers"] = [
-            _schedule_tree(first, parts[0], before, _own_rates(first, before.position)),
-            _schedule_tree(
-                second, parts[1], words.parts[0], rates if words.position >= warm else _own_rates(second, 0)
-            ),
-        ]
-    elif words.parts:
-        pairs = zip(scheduler._schedulers, live["_schedulers"], words.parts, strict=True)
-        tree["_schedulers"] = [_schedule_tree(one, tree_, part, rates) for one, tree_, part in pairs]
+    if isinstance(scheduler, lr_scheduler.SequentialLR):
+        tree["_schedulers"] = _parts(scheduler, live["_schedulers"], words, rates)
     return tree
 
 
-def _own_rates(scheduler: Any, position: int) -> tuple[float, ...]:
-    """The rates that a scheduler by the clock gives at a position, where it knows them without stepping there."""
-    kept = scheduler.last_epoch
-    scheduler.last_epoch = position
-    try:
-        closed = getattr(scheduler, "_get_closed_form_lr", None)
-        return tuple(closed()) if closed is not None else tuple(scheduler._last_lr)
-    finally:
-        scheduler.last_epoch = kept
+def _parts(scheduler: Any, live: list[Any], words: ScheduleWords, rates: Sequence[float]) -> list[Any]:
+    """The stored forms of a warm-up and of what follows it, which is as it was made until the warm-up is over."""
+    [warm] = scheduler._milestones
+    first, second = scheduler._schedulers
+    if words.position < warm:
+        return [_schedule_tree(first, live[0], ScheduleWords(None, "", words.position), rates), live[1]]
+    last = ScheduleWords(None, "", warm - 1)
+    return [
+        _schedule_tree(first, live[0], last, _rates_at(first, warm - 1)),
+        _schedule_tree(second, live[1], words.parts[0], rates),
+    ]
+
+
+class _Groups:
+    """What a scheduler sees of an optimizer: its learning rates."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.param_groups = groups
+
+
+def _rates_at(scheduler: Any, position: int) -> list[float]:
+    """The rates that a scheduler comes to step by step, as it rounds them; it is left as it is."""
+    trial = copy.copy(scheduler)
+    starts = [group["initial_lr"] for group in scheduler.optimizer.param_groups]
+    trial.optimizer = _Groups([{"lr": start, "initial_lr": start} for start in starts])
+    for trial.last_epoch in range(position + 1):
+        trial._is_initial = trial.last_epoch == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of being asked from outside of a step
+            found = trial.get_lr()
+        for group, rate in zip(trial.optimizer.param_groups, found, strict=True):
+            group["lr"] = rate
+    return [float(group["lr"]) for group in trial.optimizer.param_groups]
 
 
 class TorchVocabulary(Vocabulary):

@@ -22,6 +22,10 @@ At = Mapping[str, list[tuple[NeutralName, Place]]]
 """For the name of each parameter, ``J/PATH``, the neutral tensors that lie in it."""
 
 
+Exact = dict[str, dict[str, Any]]
+"""Slots as they were before they were made into others, by parameter and name."""
+
+
 @dataclass
 class _State:
     """What an optimizer knows of one neutral tensor."""
@@ -127,6 +131,21 @@ def converted(
             )
         found[name] = {slot.name: _slot(slot, known, name, rate) for slot in target.slots}
     return found
+
+
+def inexact(source: OptimizerWords, target: OptimizerWords, state: Mapping[str, Mapping[str, Any]]) -> Exact:
+    """The slots that don't come back to the bit from the other framework: those that are scaled, or looked at by none.
+
+    Args:
+        source: what the optimizer is that gives.
+        target: what the one is that takes up.
+        state: the slots of each parameter.
+    """
+    rated = {slot.meaning for words in (source, target) for slot in words.slots if slot.form == "rated"}
+    names = [slot.name for slot in source.slots if slot.form == "zeros" or slot.meaning in rated]
+    if not names:
+        return {}
+    return {path: {name: slots[name] for name in names if name in slots} for path, slots in state.items()}
 
 
 def _taken(words: OptimizerWords, name: str, slots: Mapping[str, Any], steps: int, place: Place, rate: float) -> _State:

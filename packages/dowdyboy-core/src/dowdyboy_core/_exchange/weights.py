@@ -103,7 +103,8 @@ def left_behind(stored: Mapping[str, Array], pairs: Mapping[Key, Pair]) -> tuple
             continue
         array = to_neutral(one.source, stored[one.source.array])
         if (one.kind, role) in PASSENGERS:
-            along[f"{path}/{role}"] = array
+            if not holds_only(array, 0):  # which is what is made up where there is none
+                along[f"{path}/{role}"] = array
         elif not holds_only(array, DEFAULTS[one.kind, role]):
             problems.append(
                 f"{path}: {role} ({one.kind}) is {DEFAULTS[one.kind, role]:g} here and trained there: make the layer "

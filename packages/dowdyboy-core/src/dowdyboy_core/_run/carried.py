@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from dowdyboy_core._errors import CheckpointError
 from dowdyboy_core.backend.trees import Array
 
 
@@ -13,14 +16,53 @@ class Carried:
 
     Attributes:
         passengers: by the name of a model, ``model_0``, its tensors of other frameworks, by ``path/role``.
+        exact: the slots of optimizers that don't come back to the bit, by ``optimizer_I``: they do, where no step was
+            made in between.
+        origin: the framework that these are of.
+        at: the training step that they are of.
         steps: for each optimizer how many steps it had made when this run began to count them.
         counted: how many steps that was of all that the trainer counts.
     """
 
     passengers: dict[str, dict[str, Array]] = field(default_factory=dict)
+    exact: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    origin: str = ""
+    at: int = 0
     steps: list[int] = field(default_factory=list)
     counted: list[int] = field(default_factory=list)
 
     def forget(self) -> None:
         """Begins anew."""
-        self.passengers, self.steps, self.counted = {}, [], []
+        self.passengers, self.exact, self.steps, self.counted = {}, {}, [], []
+
+    def state(self, train_step: int) -> dict[str, Any]:
+        """What a checkpoint at a training step holds of it; nothing where there is nothing."""
+        if train_step != self.at or not any(self.exact.values()):
+            self.exact = {}
+        exact = {"origin": self.origin, "at": self.at, "slots": self.exact} if self.exact else {}
+        return ({"tensors": self.passengers} if self.passengers else {}) | ({"exact": exact} if exact else {})
+
+    def load_state(self, tree: Any) -> None:
+        """Takes up what ``state`` gave.
+
+        Raises:
+            CheckpointError: it is no such thing.
+        """
+        found = {} if tree is None else tree
+        exact = found.get("exact", {}) if isinstance(found, Mapping) else None
+        tensors = found.get("tensors", {}) if isinstance(found, Mapping) else None
+        slots, origin, at = (exact.get(name, other) for name, other in _NONE) if isinstance(exact, dict) else (0, 0, 0)
+        fine = isinstance(slots, dict) and isinstance(origin, str) and type(at) is int and _are_arrays(tensors, 2)
+        if not fine or not _are_arrays(slots, 3):
+            raise CheckpointError("The checkpoint has no passengers.json of the right kind. Use another checkpoint.")
+        self.passengers, self.exact, self.origin, self.at = tensors, slots, origin, at  # type: ignore[assignment]
+
+
+_NONE: tuple[tuple[str, Any], ...] = (("slots", {}), ("origin", ""), ("at", 0))
+
+
+def _are_arrays(tree: Any, depth: int) -> bool:
+    """Whether a tree has arrays at a depth and nothing else."""
+    if not depth:
+        return isinstance(tree, Array)
+    return isinstance(tree, dict) and all(_are_arrays(item, depth - 1) for item in tree.values())

@@ -20,6 +20,7 @@ from dowdyboy_core.backend.vocabulary import Vocabulary
 from dowdyboy_core.backend.words import BUFFER, ModelWords, OptimizerWords, ScheduleWords
 
 from .assembly import Assembly
+from .carried import Carried
 from .checkpoints import Snapshot
 from .run import Run
 
@@ -68,7 +69,7 @@ def take_up(run: Run, snapshot: Snapshot) -> None:
     """Goes on counting, and carrying along, where a snapshot that is in place had come to."""
     tree = snapshot.trees.get(EXCHANGE)
     run.carried.forget()
-    run.carried.passengers = snapshot.trees.get(PASSENGERS) or {}
+    run.carried.load_state(snapshot.trees.get(PASSENGERS))
     if tree is not None:
         run.carried.steps = [made for _, _, made in _Described.read(tree).optimizers]
         run.carried.counted = [run.stepper.steps_of[id(optimizer)] for optimizer in run.parts.optimizers]
@@ -154,6 +155,10 @@ class _Crossing:
         theirs |= {f"component_{n}": words for n, words in said.components.items()}
         self._theirs = theirs
         self._pairs = self._paired(names)
+        self._there, self._here = self._lying(theirs, "source"), self._lying(self._ours, "target")
+        self._exact: dict[str, dict[str, dict[str, Any]]] = {}
+        self._came = Carried()
+        self._came.load_state(snapshot.trees.get(PASSENGERS))
 
     def _paired(self, names: Names) -> dict[str, dict[Key, Pair]]:
         """The pairs of each model and component.
@@ -182,9 +187,9 @@ class _Crossing:
     def _refuse(self, problems: list[str]) -> None:
         listed = "\n  ".join(sorted(problems))
         raise CheckpointError(
-            f"{str(self._folder)!r} was saved by {self._snapshot.index['backend']!r} and doesn't fit the models here, of "
-            f'{self._backend.name!r}; nothing was loaded. Rename with names={{"old.": "new."}}, and say what a class '
-            f"is with register_exchange. What has no pair:\n  {listed}"
+            f"{str(self._folder)!r} was saved by {self._snapshot.index['backend']!r} and doesn't fit the models "
+            f'here, of {self._backend.name!r}; nothing was loaded. Rename with names={{"old.": "new."}}, and say what '
+            f"a class is with register_exchange. What has no pair:\n  {listed}"
         )
 
     def whole(self, weights_only: bool) -> Snapshot:
@@ -198,17 +203,19 @@ class _Crossing:
             for name, tree in self._snapshot.trees.items()
             if name in ("scaler", "records") or name.startswith("component_")
         }
-        trees |= {"rng": [], "frozen": self._frozen(), PASSENGERS: carried}
+        trees |= {"rng": [], "frozen": self._frozen()}
         if "ema" in self._snapshot.trees:
             trees["ema"] = self._average(self._snapshot.trees["ema"])
         trees |= self._optimizers()
         trees[EXCHANGE] = self._snapshot.trees[EXCHANGE]
+        along = Carried(carried, self._exact, self._snapshot.index["backend"], int(index["train_step"]))
+        trees[PASSENGERS] = along.state(along.at)
         self._tell()
         return Snapshot(index, found, trees)
 
     def _all_weights(self) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
         """The weights of everything, and what travels along."""
-        stored = self._snapshot.trees.get(PASSENGERS) or {}
+        stored = self._came.passengers
         found: dict[str, Any] = {}
         carried: dict[str, dict[str, Array]] = {}
         problems: list[str] = []
@@ -237,14 +244,13 @@ class _Crossing:
     def _models(self) -> dict[int, Mapping[Key, Pair]]:
         return {int(name.rsplit("_", 1)[1]): pairs for name, pairs in self._pairs.items() if name.startswith("model_")}
 
-    def _at(self, side: str) -> optimizers.At:
-        words = self._theirs if side == "source" else self._ours
+    def _lying(self, words: Mapping[str, ModelWords], side: str) -> optimizers.At:
         tied = {number: words[f"model_{number}"].tied for number in self._models()}
         return optimizers.lying_at(self._models(), side, tied)
 
     def _own_names(self, names: list[str]) -> list[str]:
         """The names here of parameters that have others there: of all whose tensors are theirs."""
-        theirs, ours = self._at("source"), self._at("target")
+        theirs, ours = self._there, self._here
         wanted = {key for name in names for key, _ in theirs.get(name, ())}
         own = [name for name, _ in self._parts.named_parameters()]
         return [name for name in own if (keys := {key for key, _ in ours.get(name, ())}) and keys <= wanted]
@@ -254,7 +260,7 @@ class _Crossing:
         stored = self._snapshot.trees.get("frozen")
         if stored is None:
             return None
-        ours = self._at("target")
+        ours = self._here
         statistics = [
             name
             for name, _ in self._parts.named_parameters()
@@ -297,7 +303,7 @@ class _Crossing:
         optimizers.check_kinds(number, source, target)
         stored = self._snapshot.trees[f"optimizer_{number}"]
         live = self._backend.optimizer_state(optimizer, self._parts.parameter_names())
-        theirs, ours = self._at("source"), self._at("target")
+        theirs, ours = self._there, self._here
         given = [group["params"] for group in stored["param_groups"]]
         own = [group["params"] for group in live["param_groups"]]
         before, now = (
@@ -312,7 +318,19 @@ class _Crossing:
         rates = {name: rate for group, rate in zip(own, source.rates, strict=True) for name in group}
         their_rates = {name: rate for group, rate in zip(given, source.rates, strict=True) for name in group}
         slots = optimizers.converted(source, stored["state"], steps, theirs, target, rates, ours, their_rates)
+        if not self._put_exact(f"optimizer_{number}", slots):
+            self._exact[f"optimizer_{number}"] = optimizers.inexact(source, target, stored["state"])
         return self._own.optimizer_state(optimizer, live, slots, source.rates, schedule)
+
+    def _put_exact(self, name: str, slots: dict[str, dict[str, Array]]) -> bool:
+        """Puts slots back that were this framework's own, if no step was made since; says whether there were any."""
+        came = self._came
+        if (came.origin, came.at) != (self._backend.name, self._snapshot.index["train_step"]):
+            return False
+        for path, exact in came.exact.get(name, {}).items():
+            if path in slots:
+                slots[path] |= {slot: array for slot, array in exact.items() if slot in slots[path]}
+        return name in came.exact
 
     def _refuse_groups(self, number: int, before: list[Any], now: list[Any]) -> None:
         lines = [f"{len(before)} parameter groups there, and {len(now)} here"] if len(before) != len(now) else []
@@ -321,8 +339,8 @@ class _Crossing:
             lines += [f"group {place}: {_word(name)} is here only" for name in here - there]
         listed = "\n  ".join(sorted(lines))
         raise CheckpointError(
-            f"Optimizer {number} doesn't have the parameters that were saved. Make it with the same groups, or load the "
-            f"weights alone with weights_only=True. Differences:\n  {listed}"
+            f"Optimizer {number} doesn't have the parameters that were saved. Make it with the same groups, or load "
+            f"the weights alone with weights_only=True. Differences:\n  {listed}"
         )
 
     def _schedule(self, number: int, scheduler: Any, there: ScheduleWords | None, rates: tuple[float, ...]) -> Any:
@@ -338,8 +356,8 @@ class _Crossing:
         for words, where in ((there, "in the checkpoint"), (here, "here")):
             if words.kind is None:
                 raise CheckpointError(
-                    f"Scheduler {number} is a {words.cls} {where}, of which no rule says how its place crosses. Use one "
-                    "of docs/exchange.md on both sides."
+                    f"Scheduler {number} is a {words.cls} {where}, of which no rule says how its place crosses. Use "
+                    "one of docs/exchange.md on both sides."
                 )
         if not alike(there, here):
             raise CheckpointError(

@@ -78,8 +78,8 @@ def take_snapshot(run: Run, number: int, *, everywhere: bool = False) -> Snapsho
     snapshot.trees["frozen"] = frozen.frozen_names(backend, parts)
     snapshot.trees["script"] = run.script.state()
     snapshot.trees[crossing.EXCHANGE] = crossing.describe(run, snapshot)
-    if run.carried.passengers:
-        snapshot.trees[crossing.PASSENGERS] = run.carried.passengers
+    if carried := run.carried.state(position.train_step):
+        snapshot.trees[crossing.PASSENGERS] = carried
     return snapshot
 
 

@@ -32,7 +32,7 @@ class Rules:
         """Adds how a module in those of a class is called in the neutral words."""
         self._children.setdefault(cls, {})[name] = neutral
 
-    def register(self, cls: Any, base: type, kind: str, tensors: Mapping[str, Any]) -> None:
+    def register(self, cls: Any, base: type, kind: Any, tensors: Any) -> None:
         """Adds a class of the user's.
 
         Raises:
@@ -109,10 +109,10 @@ def describe_layers(
         found: dict[str, Place] = {}
         if rule is not None:
             shapes = {name: tensors[full][0] for name, full in below.items()}
-            found, known = places((*rule[1], *reparametrised(module, set(shapes))), shapes, path)
-            for name in known:
+            found, named = places((*rule[1], *reparametrised(module, set(shapes))), shapes, path)
+            for name in named:
                 left.pop(below[name])
-            below = {name: full for name, full in below.items() if name not in known}
+            below = {name: full for name, full in below.items() if name not in named}
             if found or any(kind == rule[0] for kind, _ in DEFAULTS):
                 layers.append(Layer(paths[path], rule[0], type(module).__name__, _first_names(found, tied)))
         plain = {name: full for name, full in below.items() if "." not in name}
