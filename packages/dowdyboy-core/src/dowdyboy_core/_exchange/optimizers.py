@@ -11,7 +11,7 @@ from dowdyboy_core.backend.layouts import neutral_shape
 from dowdyboy_core.backend.trees import Array, to_numpy
 from dowdyboy_core.backend.words import OptimizerWords, Place, Slot
 
-from .arrays import filled, from_neutral, to_neutral
+from .arrays import filled, from_neutral, holds_only, to_neutral
 from .pairing import Key, Pair
 from .slots import FUNCTIONS, count_of, slot_of
 
@@ -145,7 +145,11 @@ def inexact(source: OptimizerWords, target: OptimizerWords, state: Mapping[str, 
     names = [slot.name for slot in source.slots if slot.form == "zeros" or slot.meaning in rated]
     if not names:
         return {}
-    return {path: {name: slots[name] for name in names if name in slots} for path, slots in state.items()}
+    kept = {
+        path: {name: slots[name] for name in names if name in slots and not holds_only(slots[name], 0.0)}
+        for path, slots in state.items()
+    }
+    return {path: slots for path, slots in kept.items() if slots}
 
 
 def _taken(words: OptimizerWords, name: str, slots: Mapping[str, Any], steps: int, place: Place, rate: float) -> _State:

@@ -6,7 +6,6 @@ A checkpoint of another backend is brought into the form that this one would hav
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,107 +16,13 @@ from dowdyboy_core._exchange.pairing import Key, Names, Pair, pair, table
 from dowdyboy_core.backend.layouts import BUFFERS
 from dowdyboy_core.backend.trees import Array
 from dowdyboy_core.backend.vocabulary import Vocabulary
-from dowdyboy_core.backend.words import BUFFER, ModelWords, OptimizerWords, ScheduleWords
+from dowdyboy_core.backend.words import BUFFER, ModelWords, ScheduleWords
 
 from .assembly import Assembly
 from .carried import Carried
 from .checkpoints import Snapshot
+from .described import EXCHANGE, PASSENGERS, Described
 from .run import Run
-
-EXCHANGE, PASSENGERS = "exchange", "passengers"
-"""The trees of a checkpoint with its description, and with what only another framework keeps."""
-
-
-def steps_made(run: Run) -> list[int]:
-    """How many steps each optimizer has made, over all runs that this one goes on from."""
-    counts = [run.stepper.steps_of[id(optimizer)] for optimizer in run.parts.optimizers]
-    before = run.carried.steps + [0] * (len(counts) - len(run.carried.steps))
-    offset = run.carried.counted + [0] * (len(counts) - len(run.carried.counted))
-    return [base + count - start for base, count, start in zip(before, counts, offset, strict=True)]
-
-
-def describe(run: Run, snapshot: Snapshot) -> dict[str, Any] | None:
-    """What the tensors of a snapshot are; None where the backend has no words for them.
-
-    Args:
-        run: the run.
-        snapshot: the rest of it.
-    """
-    parts, own = run.parts, run.backend.vocabulary
-    if own is None:
-        return None
-    made, listed = steps_made(run), []
-    for number, optimizer in enumerate(parts.optimizers):
-        words = own.optimizer(optimizer)
-        steps = optimizers.steps_of(words, snapshot.trees[f"optimizer_{number}"]["state"], made[number])
-        listed.append({**words.plain(), "made": made[number], "steps": steps})
-    schedules = [None if item is None else own.schedule(item).plain() for item in parts.schedulers]
-    return {
-        "models": [own.model(model).plain() for model in parts.raw_models()],
-        "components": {str(place): own.model(item).plain() for place, item in parts.modules_of_components().items()},
-        "optimizers": listed,
-        "schedules": schedules,
-    }
-
-
-def is_strange(run: Run, snapshot: Snapshot) -> bool:
-    """Whether a snapshot is another framework's, of which nothing says what its tensors are."""
-    return bool(snapshot.index["backend"] != run.backend.name and snapshot.trees.get(EXCHANGE) is None)
-
-
-def take_up(run: Run, snapshot: Snapshot) -> None:
-    """Goes on counting, and carrying along, where a snapshot that is in place had come to."""
-    tree = snapshot.trees.get(EXCHANGE)
-    run.carried.forget()
-    run.carried.load_state(snapshot.trees.get(PASSENGERS))
-    if tree is not None:
-        run.carried.steps = [made for _, _, made in _Described.read(tree).optimizers]
-        run.carried.counted = [run.stepper.steps_of[id(optimizer)] for optimizer in run.parts.optimizers]
-
-
-def check(tree: Any) -> None:
-    """Refuses what is no description.
-
-    Raises:
-        CheckpointError: it is none.
-    """
-    if tree is not None:
-        _Described.read(tree)
-
-
-@dataclass(frozen=True)
-class _Described:
-    """The description in a checkpoint."""
-
-    models: list[ModelWords]
-    components: dict[str, ModelWords]
-    optimizers: list[tuple[OptimizerWords, dict[str, int], int]]
-    schedules: list[ScheduleWords | None]
-
-    @classmethod
-    def read(cls, tree: Any) -> _Described:
-        """What ``exchange.json`` says.
-
-        Raises:
-            CheckpointError: it is of another kind.
-        """
-        wanted = {"models": list, "components": dict, "optimizers": list, "schedules": list}
-        if not isinstance(tree, dict) or any(not isinstance(tree.get(name), kind) for name, kind in wanted.items()):
-            raise CheckpointError("The checkpoint has no exchange.json of the right kind. Use another checkpoint.")
-        listed = []
-        for entries in tree["optimizers"]:
-            words = OptimizerWords.read(entries)
-            steps, made = entries.get("steps"), entries.get("made")
-            counts = isinstance(steps, dict) and all(type(count) is int and count >= 0 for count in steps.values())
-            if not counts or type(made) is not int or made < 0:
-                raise CheckpointError("The checkpoint has no exchange.json of the right kind. Use another checkpoint.")
-            listed.append((words, steps, made))
-        return cls(
-            [ModelWords.read(entries) for entries in tree["models"]],
-            {str(place): ModelWords.read(entries) for place, entries in tree["components"].items()},
-            listed,
-            [None if entries is None else ScheduleWords.read(entries) for entries in tree["schedules"]],
-        )
 
 
 def crossed(run: Run, snapshot: Snapshot, folder: Path, names: Names = None, *, weights_only: bool = False) -> Snapshot:
@@ -136,7 +41,7 @@ def crossed(run: Run, snapshot: Snapshot, folder: Path, names: Names = None, *, 
             "it doesn't say what its tensors are, as checkpoints do from format version 3 on. Save it anew there with "
             "this version, or load it there."
         )
-    crossing = _Crossing(run, run.backend.vocabulary, snapshot, folder, _Described.read(tree), names)
+    crossing = _Crossing(run, run.backend.vocabulary, snapshot, folder, Described.read(tree), names)
     return crossing.whole(weights_only)
 
 
@@ -144,7 +49,7 @@ class _Crossing:
     """One snapshot on its way."""
 
     def __init__(
-        self, run: Run, own: Vocabulary, snapshot: Snapshot, folder: Path, said: _Described, names: Names
+        self, run: Run, own: Vocabulary, snapshot: Snapshot, folder: Path, said: Described, names: Names
     ) -> None:
         self._run, self._snapshot, self._folder, self._said = run, snapshot, folder, said
         self._backend, self._own = run.backend, own
@@ -391,7 +296,7 @@ class _Crossing:
 
 def pairs_of(run: Run, snapshot: Snapshot, folder: Path, names: Names) -> str:
     """The pairs of all models and components as a table."""
-    said = _Described.read(snapshot.trees.get(EXCHANGE))
+    said = Described.read(snapshot.trees.get(EXCHANGE))
     lines = []
     for number, model in enumerate(run.parts.raw_models()):
         if run.backend.vocabulary is not None and number < len(said.models):

@@ -7,8 +7,9 @@ from pathlib import Path
 from dowdyboy_core._errors import CheckpointError, ConfigError, SetupError
 from dowdyboy_core._exchange.pairing import Names
 
-from . import crossing, overruled
+from . import described, overruled
 from .checkpoints import Snapshot, read_snapshot
+from .crossing import crossed
 from .frozen import frozen_names
 from .replay import Replay, epochs_begun
 from .run import Run
@@ -57,7 +58,7 @@ class Resumed:
             self.put_in_place(folder, snapshot, weights_only, tells=not later, names=names)
             self._run.begins_epochs = bool(later)
         except CheckpointError as error:
-            if not later or crossing.is_strange(self._run, snapshot):
+            if not later or described.is_strange(self._run, snapshot):
                 raise
             self._folder, self._waiting, self.snapshot, self._names = folder, snapshot, None, names
             self._run.warn(
@@ -84,8 +85,8 @@ class Resumed:
         run = self._run
         if not run.parts.models:
             raise SetupError("load_checkpoint needs the models to load into. Call set_model or set_models first.")
-        crossing.check(snapshot.trees.get(crossing.EXCHANGE))
-        snapshot = crossing.crossed(run, snapshot, folder, names, weights_only=weights_only)
+        described.check(snapshot.trees.get(described.EXCHANGE))
+        snapshot = crossed(run, snapshot, folder, names, weights_only=weights_only)
         if weights_only:
             apply_weights(run.backend, run.parts, snapshot, folder)
             run.averaging.restart()
@@ -102,7 +103,7 @@ class Resumed:
         apply_all(run, snapshot, folder, tells=tells)
         self._folder, self._script, self._waiting = folder, frozen, None
         run.position.load_state(snapshot.index)
-        crossing.take_up(run, snapshot)
+        described.take_up(run, snapshot)
         adapt_to_world_size(run, snapshot.index)
         # What is still needed: the streams when the loader has been started, and not the weights' memory until then.
         self.snapshot = Snapshot(snapshot.index, trees={"rng": snapshot.trees["rng"]})

@@ -16,7 +16,7 @@ from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import describe_differences
 
-from . import crossing, frozen, own_state
+from . import described, frozen, own_state
 from .assembly import Assembly
 from .checkpoints import Snapshot, read_snapshot
 from .run import Run
@@ -77,9 +77,9 @@ def take_snapshot(run: Run, number: int, *, everywhere: bool = False) -> Snapsho
     snapshot.trees["scaler"] = run.stepper.scaler.state()
     snapshot.trees["frozen"] = frozen.frozen_names(backend, parts)
     snapshot.trees["script"] = run.script.state()
-    snapshot.trees[crossing.EXCHANGE] = crossing.describe(run, snapshot)
+    snapshot.trees[described.EXCHANGE] = described.describe(run, snapshot)
     if carried := run.carried.state(position.train_step):
-        snapshot.trees[crossing.PASSENGERS] = carried
+        snapshot.trees[described.PASSENGERS] = carried
     return snapshot
 
 
