@@ -56,15 +56,21 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def train(framework: str, epoch: int, out_dir: Path) -> str | None:
+def train(framework: str, epoch: int, out_dir: Path, *options: str) -> str | None:
     """Runs one framework's script in a process of its own and passes on what it says.
+
+    Args:
+        framework: which one.
+        epoch: how many epochs it trains.
+        out_dir: where it writes.
+        options: further options of the script.
 
     Returns:
         What went wrong, None if nothing did.
     """
     script = Path(__file__).resolve().parent / framework / "digits.py"
     # On the CPU, where both compute in full float32; one thread each, since two are at work.
-    command = [sys.executable, str(script), "--device=cpu", f"--epoch={epoch}", f"--out-dir={out_dir}"]
+    command = [sys.executable, str(script), "--device=cpu", f"--epoch={epoch}", f"--out-dir={out_dir}", *options]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
     # Progress and warnings go to stderr: kept aside, and shown only if it fails.
     with tempfile.TemporaryFile() as errors:

@@ -20,13 +20,14 @@ CORE = ROOT / "packages/dowdyboy-core/src/dowdyboy_core"
 OUTSIDE = ["packages/dowdyboy-torch", "packages/dowdyboy-paddle", "conformance", "examples", "benchmarks", "ecosystem"]
 PAGE = ROOT / "docs/architecture.md"
 
-ROOMS = ("backend", "_run", "_disk", "_utilities")
+ROOMS = ("backend", "_run", "_exchange", "_disk", "_utilities")
 
 MAY_IMPORT = {
     "backend": {"_errors", "log", "rand"},
     "_disk": {"_errors", "backend"},
+    "_exchange": {"_errors", "backend"},
     "_utilities": {"_disk", "_errors", "_version", "backend", "rand"},
-    "_run": {"_config", "_disk", "_errors", "_version", "backend", "log", "rand"},
+    "_run": {"_config", "_disk", "_errors", "_exchange", "_version", "backend", "log", "rand"},
 }
 """Of each room the others, and the modules beside them, that it may import."""
 

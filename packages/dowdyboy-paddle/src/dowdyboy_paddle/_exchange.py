@@ -11,10 +11,8 @@ from paddle.optimizer import lr
 
 from dowdyboy_core.backend import (
     Array,
-    Layout,
     ModelWords,
     OptimizerWords,
-    OwnTensor,
     Rules,
     ScheduleWords,
     Slot,
@@ -24,51 +22,28 @@ from dowdyboy_core.backend import (
 
 from ._names import identity
 
-_TURNED = (1, 0)  # weights of linear layers lie (inputs, outputs) here and (outputs, inputs) in the neutral layout
-_WEIGHT, _BIAS = OwnTensor("weight", "weight"), OwnTensor("bias", "bias")
-_PLAIN = (_WEIGHT, _BIAS)
-_FLAT = (OwnTensor("weight", "weight", flat=True), OwnTensor("bias", "bias", flat=True))
-_LINEAR = (OwnTensor("weight", "weight", _TURNED), _BIAS)
-_RUNNING = (OwnTensor("_mean", "running_mean"), OwnTensor("_variance", "running_var"))
-_PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-_RECURRENT = (
-    *(OwnTensor(f"{{n}}.{cell}.{name}", f"{name}_l{{n}}{end}")
-      for cell, end in (("cell", ""), ("cell_fw", ""), ("cell_bw", "_reverse")) for name in _PARTS),
-    *(OwnTensor(f"{{n}}.{cell}.weight_ho", f"weight_hr_l{{n}}{end}", _TURNED)
-      for cell, end in (("cell", ""), ("cell_fw", ""), ("cell_bw", "_reverse"))),
-    # The framework lists each tensor a second time, under names that are shifted where there is a projection.
-    *(OwnTensor(f"{name}_l{{n}}{end}", ()) for name in _PARTS for end in ("", "_reverse")),
-)  # fmt: skip
-_CELL = tuple(OwnTensor(name, name) for name in _PARTS)
-_ATTENTION = tuple(
-    item
-    for own, word in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "out"))
-    for item in (OwnTensor(f"{own}.weight", f"{word}_weight", _TURNED), OwnTensor(f"{own}.bias", f"{word}_bias"))
-)
-
-RULES = Rules("paddle.nn.", "paddle.incubate.", "paddle.compat.")
-for _kind, _classes, _layout in (
-    ("linear", (nn.Linear,), _LINEAR),
-    ("conv", (nn.Conv1D, nn.Conv2D, nn.Conv3D), _PLAIN),
-    ("conv_transpose", (nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose), _PLAIN),
-    ("bilinear", (nn.Bilinear,), (_WEIGHT, OwnTensor("bias", "bias", flat=True))),
-    ("embedding", (nn.Embedding,), (_WEIGHT,)),
-    ("prelu", (nn.PReLU,), (OwnTensor("_weight", "weight"),)),
-    ("batch_norm", (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D, nn.SyncBatchNorm),
-     (*_PLAIN, *_RUNNING)),
-    ("instance_norm", (nn.InstanceNorm1D, nn.InstanceNorm2D, nn.InstanceNorm3D), (OwnTensor("scale", "weight"), _BIAS)),
-    ("layer_norm", (nn.LayerNorm,), _FLAT),
-    ("group_norm", (nn.GroupNorm,), _PLAIN),
-    ("lstm", (nn.LSTM,), _RECURRENT),
-    ("gru", (nn.GRU,), _RECURRENT),
-    ("rnn", (nn.SimpleRNN,), _RECURRENT),
-    ("lstm_cell", (nn.LSTMCell,), _CELL),
-    ("gru_cell", (nn.GRUCell,), _CELL),
-    ("rnn_cell", (nn.SimpleRNNCell,), _CELL),
-    ("multi_head_attention", (nn.MultiHeadAttention,), _ATTENTION),
-):  # fmt: skip
+RULES = Rules("paddle", "paddle.nn.", "paddle.incubate.", "paddle.compat.")
+for _kind, _classes in (
+    ("linear", (nn.Linear,)),
+    ("conv", (nn.Conv1D, nn.Conv2D, nn.Conv3D)),
+    ("conv_transpose", (nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose)),
+    ("bilinear", (nn.Bilinear,)),
+    ("embedding", (nn.Embedding,)),
+    ("prelu", (nn.PReLU,)),
+    ("batch_norm", (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D, nn.SyncBatchNorm)),
+    ("instance_norm", (nn.InstanceNorm1D, nn.InstanceNorm2D, nn.InstanceNorm3D)),
+    ("layer_norm", (nn.LayerNorm,)),
+    ("group_norm", (nn.GroupNorm,)),
+    ("lstm", (nn.LSTM,)),
+    ("gru", (nn.GRU,)),
+    ("rnn", (nn.SimpleRNN,)),
+    ("lstm_cell", (nn.LSTMCell,)),
+    ("gru_cell", (nn.GRUCell,)),
+    ("rnn_cell", (nn.SimpleRNNCell,)),
+    ("multi_head_attention", (nn.MultiHeadAttention,)),
+):
     for _class in _classes:
-        RULES.add(_class, _kind, _layout)
+        RULES.add(_class, _kind)
 
 
 def register_exchange(cls: type[nn.Layer], kind: str, tensors: Mapping[str, Any]) -> None:
@@ -94,7 +69,7 @@ def _model(model: nn.Layer) -> ModelWords:
     tensors = {name: (tuple(value.shape), identity(value)) for name, value in model.state_dict().items()}
     modules = _modules(model, "")
     trained = {f"{path}.{name}" if path else name for path, module in modules.items() for name in module._parameters}
-    return describe_layers(RULES, modules, tensors, trained, _reparametrised)
+    return describe_layers(RULES, modules, tensors, trained)
 
 
 def _modules(layer: nn.Layer, path: str) -> dict[str, nn.Layer]:
@@ -103,18 +78,6 @@ def _modules(layer: nn.Layer, path: str) -> dict[str, nn.Layer]:
     for name, below in layer.named_children():
         found |= _modules(below, f"{path}.{name}" if path else name)
     return found
-
-
-def _reparametrised(layer: Any, names: set[str]) -> Layout:
-    """The rules for what stands in a layer in the place of its weight."""
-    turned = _TURNED if isinstance(layer, nn.Linear) else None
-    if "weight_g" in names:
-        return (OwnTensor("weight_g", "weight_norm", flat=True), OwnTensor("weight_v", "weight_direction", turned))
-    return (
-        OwnTensor("weight_orig", "weight_original", turned),
-        OwnTensor("weight_u", "weight_left"),
-        OwnTensor("weight_v", "weight_right"),
-    )
 
 
 # ---- optimizers

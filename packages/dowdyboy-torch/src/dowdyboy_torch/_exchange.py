@@ -14,10 +14,8 @@ from torch.optim import lr_scheduler
 
 from dowdyboy_core.backend import (
     Array,
-    Layout,
     ModelWords,
     OptimizerWords,
-    OwnTensor,
     Rules,
     ScheduleWords,
     Slot,
@@ -28,56 +26,29 @@ from dowdyboy_core.backend import (
 from ._names import identity, is_compiled, plain_paths
 from ._own_state import listed_states
 
-_WEIGHT, _BIAS = OwnTensor("weight", "weight"), OwnTensor("bias", "bias")
-_FLAT = (OwnTensor("weight", "weight", flat=True), OwnTensor("bias", "bias", flat=True))
-_NORM = (OwnTensor("weight_g", "weight_norm", flat=True), OwnTensor("weight_v", "weight_direction"),
-         OwnTensor("parametrizations.weight.original0", "weight_norm", flat=True),
-         OwnTensor("parametrizations.weight.original1", "weight_direction"))  # fmt: skip
-_SPECTRAL = (OwnTensor("weight_orig", "weight_original"), OwnTensor("weight_u", "weight_left"),
-             OwnTensor("weight_v", "weight_right"),
-             OwnTensor("parametrizations.weight.original", "weight_original"),
-             OwnTensor("parametrizations.weight.0._u", "weight_left"),
-             OwnTensor("parametrizations.weight.0._v", "weight_right"))  # fmt: skip
-_PLAIN = (_WEIGHT, _BIAS)
-_RUNNING = (OwnTensor("running_mean", "running_mean"), OwnTensor("running_var", "running_var"),
-            OwnTensor("num_batches_tracked", "batches"))  # fmt: skip
-_RECURRENT = tuple(
-    OwnTensor(f"{name}_l{{n}}{end}", f"{name}_l{{n}}{end}")
-    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-    for end in ("", "_reverse")
-)
-_CELL = tuple(OwnTensor(name, name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-_ATTENTION = (
-    OwnTensor("in_proj_weight", ("query_weight", "key_weight", "value_weight")),
-    OwnTensor("in_proj_bias", ("query_bias", "key_bias", "value_bias")),
-    OwnTensor("q_proj_weight", "query_weight"), OwnTensor("k_proj_weight", "key_weight"),
-    OwnTensor("v_proj_weight", "value_weight"),
-    OwnTensor("out_proj.weight", "out_weight"), OwnTensor("out_proj.bias", "out_bias"),
-)  # fmt: skip
-
-RULES = Rules("torch.nn.")
-for _kind, _classes, _layout in (
-    ("linear", (nn.Linear,), _PLAIN),
-    ("conv", (nn.Conv1d, nn.Conv2d, nn.Conv3d), _PLAIN),
-    ("conv_transpose", (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _PLAIN),
-    ("bilinear", (nn.Bilinear,), _PLAIN),
-    ("embedding", (nn.Embedding, nn.EmbeddingBag), (_WEIGHT,)),
-    ("prelu", (nn.PReLU,), (_WEIGHT,)),
-    ("batch_norm", (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), (*_PLAIN, *_RUNNING)),
-    ("instance_norm", (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), (*_PLAIN, *_RUNNING)),
-    ("layer_norm", (nn.LayerNorm,), _FLAT),
-    ("rms_norm", (nn.RMSNorm,), _FLAT),
-    ("group_norm", (nn.GroupNorm,), _PLAIN),
-    ("lstm", (nn.LSTM,), _RECURRENT),
-    ("gru", (nn.GRU,), _RECURRENT),
-    ("rnn", (nn.RNN,), _RECURRENT),
-    ("lstm_cell", (nn.LSTMCell,), _CELL),
-    ("gru_cell", (nn.GRUCell,), _CELL),
-    ("rnn_cell", (nn.RNNCell,), _CELL),
-    ("multi_head_attention", (nn.MultiheadAttention,), _ATTENTION),
-):  # fmt: skip
+RULES = Rules("torch", "torch.nn.")
+for _kind, _classes in (
+    ("linear", (nn.Linear,)),
+    ("conv", (nn.Conv1d, nn.Conv2d, nn.Conv3d)),
+    ("conv_transpose", (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)),
+    ("bilinear", (nn.Bilinear,)),
+    ("embedding", (nn.Embedding, nn.EmbeddingBag)),
+    ("prelu", (nn.PReLU,)),
+    ("batch_norm", (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)),
+    ("instance_norm", (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)),
+    ("layer_norm", (nn.LayerNorm,)),
+    ("rms_norm", (nn.RMSNorm,)),
+    ("group_norm", (nn.GroupNorm,)),
+    ("lstm", (nn.LSTM,)),
+    ("gru", (nn.GRU,)),
+    ("rnn", (nn.RNN,)),
+    ("lstm_cell", (nn.LSTMCell,)),
+    ("gru_cell", (nn.GRUCell,)),
+    ("rnn_cell", (nn.RNNCell,)),
+    ("multi_head_attention", (nn.MultiheadAttention,)),
+):
     for _class in _classes:
-        RULES.add(_class, _kind, _layout)
+        RULES.add(_class, _kind)
 RULES.add_child(nn.TransformerDecoderLayer, "multihead_attn", "cross_attn")
 
 
@@ -109,14 +80,7 @@ def _model(model: nn.Module) -> ModelWords:
     modules = {
         plain(path): module for path, module in model.named_modules(remove_duplicate=False) if not is_compiled(module)
     }
-    return describe_layers(RULES, modules, tensors, trained, _reparametrised)
-
-
-def _reparametrised(module: Any, names: set[str]) -> Layout:
-    """The rules for what stands in a layer in the place of its weight."""
-    if "weight_g" in names or "parametrizations.weight.original1" in names:
-        return _NORM
-    return _SPECTRAL
+    return describe_layers(RULES, modules, tensors, trained)
 
 
 # ---- optimizers

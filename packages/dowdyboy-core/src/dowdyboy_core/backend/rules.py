@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dowdyboy_core._errors import ConfigError
 
+from .known_layouts import LAYOUTS, reparametrised
 from .layouts import DEFAULTS, Layout, OwnTensor, places
 from .words import BUFFER, PARAMETER, Layer, ModelWords, Place
 
@@ -15,18 +16,20 @@ class Rules:
     """The kinds of a framework's layers, by class.
 
     Args:
+        framework: its name; of one that ``known_layouts`` knows a kind is enough to add a class.
         own_modules: with what the names of the modules begin in which the framework's own layers are; a class in
             these that has no rule is no class of the user's.
     """
 
-    def __init__(self, *own_modules: str) -> None:
+    def __init__(self, framework: str, *own_modules: str) -> None:
+        self.framework = framework
         self._own_modules = own_modules
         self._rules: dict[type, tuple[str, Layout]] = {}
         self._children: dict[type, dict[str, str]] = {}
 
-    def add(self, cls: type, kind: str, layout: Layout) -> None:
-        """Adds a class of layers."""
-        self._rules[cls] = kind, layout
+    def add(self, cls: type, kind: str, layout: Layout | None = None) -> None:
+        """Adds a class of layers; without a layout with that of its kind in the framework."""
+        self._rules[cls] = kind, LAYOUTS[self.framework][kind] if layout is None else layout
 
     def add_child(self, cls: type, name: str, neutral: str) -> None:
         """Adds how a module in those of a class is called in the neutral words."""
@@ -82,7 +85,6 @@ def describe_layers(
     modules: Mapping[str, Any],
     tensors: Mapping[str, tuple[tuple[int, ...], Any]],
     trained: Iterable[str],
-    reparametrised: Callable[[Any, set[str]], Layout],
 ) -> ModelWords:
     """Describes a model.
 
@@ -91,7 +93,6 @@ def describe_layers(
         modules: its modules by path, itself first, those above before those below.
         tensors: what its ``state_dict`` has, by name: shape, and what two names of one tensor have in common.
         trained: the names of those that are parameters; the others are buffers.
-        reparametrised: gives the further rules for what a layer keeps in the place of its weight.
     """
     first: dict[Any, str] = {}
     tied: dict[str, str] = {}
@@ -109,7 +110,7 @@ def describe_layers(
         found: dict[str, Place] = {}
         if rule is not None:
             shapes = {name: tensors[full][0] for name, full in below.items()}
-            found, named = places((*rule[1], *reparametrised(module, set(shapes))), shapes, path)
+            found, named = places((*rule[1], *reparametrised(rules.framework, rule[0], set(shapes))), shapes, path)
             for name in named:
                 left.pop(below[name])
             below = {name: full for name, full in below.items() if name not in named}
