@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from paddle import nn
 from paddle.optimizer import Optimizer
 
 from dowdyboy_core import ConfigError
-from dowdyboy_core.model_util import FlopCount, Uncounted, keep, summaries
+from dowdyboy_core.model_util import FlopCount, Uncounted, keep, summaries, weight_files
 
 from ._backend import PaddleBackend
 from ._trial import (
@@ -32,8 +32,10 @@ __all__ = [
     "count_params",
     "freeze",
     "load_checkpoint",
+    "load_weights",
     "save_checkpoint",
     "save_checkpoint_unique",
+    "save_weights",
     "summary",
     "unfreeze",
 ]
@@ -254,3 +256,50 @@ def load_checkpoint(
         CheckpointError: it is missing, damaged, or doesn't fit; the message lists every difference.
     """
     keep.load(PaddleBackend(), resume_dir, model_list, optimizer_list)
+
+
+# ---- weights
+
+
+def save_weights(model: nn.Layer, path: str | os.PathLike[str]) -> Path:
+    """Writes the weights and buffers of a model to one safetensors file, with what they are in its header.
+
+    Any reader of safetensors opens it; ``load_weights`` of either backend knows from the header how each tensor lies.
+    What is tied is stored once.
+
+    Args:
+        model: the model.
+        path: the file, which is there whole or not at all; folders above it are made.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: an argument is not acceptable.
+        CheckpointError: something can't be stored, or the disk won't have it.
+    """
+    return weight_files.save(PaddleBackend(), model, path)
+
+
+def load_weights(
+    model: nn.Layer,
+    path: str | os.PathLike[str],
+    *,
+    names: Mapping[str, str] | Callable[[str], str] | None = None,
+    source: str | None = None,
+) -> None:
+    """Puts the weights of a safetensors file into a model, whichever framework they are of: all of them or none.
+
+    Args:
+        model: the model.
+        path: a file of ``save_weights``, or one that others made.
+        names: what paths in the file begin with, and what they do in the model: ``{"backbone.": "encoder."}``; or a
+            function from path to path.
+        source: for a file that doesn't say what its tensors are the framework that they are of, ``'torch'`` or
+            ``'paddle'``: they are taken to lie as its layer of the same kind keeps them.
+
+    Raises:
+        ConfigError: an argument is not acceptable, or the file needs ``source``.
+        CheckpointError: it can't be read, is a pickle, or doesn't fit; the message lists all that doesn't.
+    """
+    weight_files.load(PaddleBackend(), model, path, names, source)

@@ -104,10 +104,10 @@ def write_folder(folder: Path, content: Content) -> None:
     hashing.start()
     try:
         for name, write in content.writers.items():
-            _write_file(unfinished / name, write())
+            write_file(unfinished / name, write())
         hashing.join()
         whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **content.index, "files": content.files}
-        _write_file(unfinished / INDEX, [_sealed(whole)])
+        write_file(unfinished / INDEX, [_sealed(whole)])
         sync_folder(unfinished)
         put_in_place(unfinished, folder)
     except BaseException:
@@ -328,7 +328,7 @@ def _json_writer(value: Any) -> Write:
     return lambda: iter([content])
 
 
-def _write_file(path: Path, pieces: Iterable[Any]) -> None:
+def write_file(path: Path, pieces: Iterable[Any]) -> None:
     # Without a buffer: a process that is forked meanwhile, for a loader, would write out its copy of it once more.
     with path.open("xb", buffering=0) as file:
         for piece in pieces:

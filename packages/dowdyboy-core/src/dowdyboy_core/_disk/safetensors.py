@@ -22,11 +22,16 @@ _ELEMENT_BYTES = {
     "C64": 8, "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4,
     "F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+_METADATA = "__metadata__"
 _MAX_AXES = 64  # of NumPy; without a limit a header could have sizes multiplied for hours
 
 
-def writer(arrays: Mapping[str, Array]) -> Callable[[], Iterator[Any]]:
+def writer(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> Callable[[], Iterator[Any]]:
     """A function that yields the content of the file that holds these arrays, in pieces.
+
+    Args:
+        arrays: what it holds.
+        metadata: texts by name that the header has besides; none in a checkpoint.
 
     Raises:
         CheckpointError: this machine is big-endian, and the data would be the wrong way round.
@@ -35,7 +40,7 @@ def writer(arrays: Mapping[str, Array]) -> Callable[[], Iterator[Any]]:
         raise CheckpointError("Checkpoints hold little-endian data, and this machine is big-endian.")
     # Wide elements first, so that each array is aligned to its element size.
     order = sorted(arrays, key=lambda key: (-_ELEMENT_BYTES[arrays[key].dtype], key))
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = {} if metadata is None else {_METADATA: dict(metadata)}
     end = 0
     for key in order:
         start, end = end, end + memoryview(arrays[key].data).nbytes
@@ -55,12 +60,13 @@ def writer(arrays: Mapping[str, Array]) -> Callable[[], Iterator[Any]]:
     return pieces
 
 
-def read(take: Callable[[int], memoryview], size: int) -> dict[str, Array]:
+def read(take: Callable[[int], memoryview], size: int, metadata: dict[str, str] | None = None) -> dict[str, Array]:
     """The arrays of a file, each in the memory that ``take`` gives for it.
 
     Args:
         take: gives the next so many bytes of the file.
         size: how many it has in all, so that nothing huge is asked for in vain.
+        metadata: takes the texts by name that the header has besides.
 
     Raises:
         ValueError: it is no safetensors file.
@@ -73,7 +79,9 @@ def read(take: Callable[[int], memoryview], size: int) -> dict[str, Array]:
     header = parse_json(bytes(take(length)))
     if not isinstance(header, dict):
         raise ValueError("its header is no JSON object")
-    header.pop("__metadata__", None)  # what other writers put there
+    texts = header.pop(_METADATA, None)  # what other writers put there
+    if metadata is not None and isinstance(texts, dict):
+        metadata.update({name: text for name, text in texts.items() if isinstance(text, str)})
     # In the order of the data, which has neither gaps nor overlaps.
     entries = sorted(((key, *_entry(key, entry)) for key, entry in header.items()), key=lambda entry: entry[3:])
     place = 0
