@@ -87,11 +87,11 @@ def _said(
             raise CheckpointError(
                 f"{str(file)!r} has a description that is none: {error}. Use another file."
             ) from error
-    if source not in LAYOUTS:
+    if source is None or source not in LAYOUTS:
         listed = " or ".join(repr(name) for name in LAYOUTS)
         raise ConfigError(
-            f"{str(file)!r} doesn't say what its tensors are, and source={source!r:.40}. Give source={listed}: they lie "
-            "as the layers of that framework keep them."
+            f"{str(file)!r} doesn't say what its tensors are, and source={source!r:.40}. Give source={listed}: they "
+            "lie as the layers of that framework keep them."
         )
     words, rest = _guessed(arrays, target, names, source)
     return words, source, rest
