@@ -30,6 +30,7 @@ __all__ = [
     "Uncounted",
     "count_flops",
     "count_params",
+    "exchange_table",
     "freeze",
     "load_checkpoint",
     "load_weights",
@@ -303,3 +304,30 @@ def load_weights(
         CheckpointError: it can't be read, is a pickle, or doesn't fit; the message lists all that doesn't.
     """
     weight_files.load(PaddleBackend(), model, path, names, source)
+
+
+def exchange_table(
+    model: nn.Layer,
+    path: str | os.PathLike[str],
+    *,
+    names: Mapping[str, str] | Callable[[str], str] | None = None,
+    source: str | None = None,
+    number: int = 0,
+) -> str:
+    """What of a file or a checkpoint would be paired with what of a model, and what has no pair; nothing is loaded.
+
+    Args:
+        model: the model.
+        path: a file, as for ``load_weights``, or the folder of a checkpoint of either framework.
+        names: as for ``load_weights``.
+        source: as for ``load_weights``.
+        number: which of the models in a checkpoint.
+
+    Returns:
+        A line for each tensor: kind of its layer, role, where it lies there and here.
+
+    Raises:
+        ConfigError: an argument is not acceptable, or the file needs ``source``.
+        CheckpointError: it can't be read, or a checkpoint doesn't say what its tensors are.
+    """
+    return weight_files.table(PaddleBackend(), model, path, names, source, number)

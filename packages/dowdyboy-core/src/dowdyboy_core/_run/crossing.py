@@ -12,7 +12,7 @@ from typing import Any
 from dowdyboy_core._errors import CheckpointError
 from dowdyboy_core._exchange import optimizers, weights
 from dowdyboy_core._exchange.disagreements import disagreements
-from dowdyboy_core._exchange.pairing import Key, Names, Pair, pair, table
+from dowdyboy_core._exchange.pairing import Key, Names, Pair, pair
 from dowdyboy_core.backend.layouts import BUFFERS
 from dowdyboy_core.backend.trees import Array
 from dowdyboy_core.backend.vocabulary import Vocabulary
@@ -292,17 +292,6 @@ class _Crossing:
 
     def _scheduled(self, number: int) -> bool:
         return self._parts.schedulers[number] is not None
-
-
-def pairs_of(run: Run, snapshot: Snapshot, folder: Path, names: Names) -> str:
-    """The pairs of all models and components as a table."""
-    said = Described.read(snapshot.trees.get(EXCHANGE))
-    lines = []
-    for number, model in enumerate(run.parts.raw_models()):
-        if run.backend.vocabulary is not None and number < len(said.models):
-            pairs, problems = pair(said.models[number], run.backend.vocabulary.model(model), names)
-            lines += [f"model_{number}", table(pairs), *(f"no pair: {line}" for line in problems)]
-    return "\n".join(lines)
 
 
 def alike(one: ScheduleWords, other: ScheduleWords) -> bool:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from dowdyboy_core._config import check_names
-from dowdyboy_core._disk.files import Weights
+from dowdyboy_core._disk.files import FolderReader, Weights
+from dowdyboy_core._disk.folders import where_it_lies
 from dowdyboy_core._disk.one_file import read_arrays, write_arrays
 from dowdyboy_core._errors import CheckpointError, ConfigError
 from dowdyboy_core._exchange import weights
 from dowdyboy_core._exchange.pairing import Names, pair, renamed
+from dowdyboy_core._exchange.pairing import table as shown
 from dowdyboy_core.backend.known_layouts import CHILDREN, LAYOUTS, reparametrised
 from dowdyboy_core.backend.layouts import places
 from dowdyboy_core.backend.seam import Backend
@@ -73,6 +75,47 @@ def load(backend: Backend, model: Any, path: Any, names: Names, source: str | No
             f'names={{"old.": "new."}}, and say what a class is with register_exchange. What has no pair:\n  {listed}'
         )
     backend.load_model_state(plain, found)
+
+
+def table(backend: Backend, model: Any, path: Any, names: Names, source: str | None, number: int) -> str:
+    """What would be paired with what, as text; nothing is loaded.
+
+    Args:
+        backend: the framework.
+        model: the model that would take up.
+        path: a file, or the folder of a checkpoint.
+        names: how paths there are called in the model.
+        source: for a file that doesn't say what its tensors are the framework that they are of.
+        number: which model of a checkpoint.
+
+    Raises:
+        ConfigError: an argument is not acceptable, or ``source`` is needed.
+        CheckpointError: it is neither, or doesn't say what its tensors are.
+    """
+    check_names("names", names)
+    place, target = _path(path), _words(backend).model(_model(backend, model))
+    if place.is_dir():
+        said, rest, left = _said_in_checkpoint(place, number), list[str](), names
+    else:
+        arrays, metadata = read_arrays(place)
+        said, _, rest = _said(place, arrays, metadata, target, names, source)
+        left = names if _DESCRIPTION in metadata else None
+    pairs, problems = pair(said, target, left)
+    problems += [f"{name} is there only" for name in rest]
+    return "\n".join([shown(pairs), *(f"no pair: {line}" for line in sorted(problems))])
+
+
+def _said_in_checkpoint(folder: Path, number: int) -> ModelWords:
+    reader = FolderReader(where_it_lies(folder))
+    tree = reader.tree("exchange") if "exchange.json" in reader.names() else None
+    models = tree.get("models") if isinstance(tree, dict) else None
+    if not isinstance(models, list):
+        raise CheckpointError(
+            f"{str(folder)!r} doesn't say what its tensors are, as checkpoints of a Trainer do from format version 3 on."
+        )
+    if not isinstance(number, int) or not 0 <= number < len(models):
+        raise ConfigError(f"number={number!r:.40}, and {str(folder)!r} holds {len(models)} models, counted from 0.")
+    return ModelWords.read(models[number])
 
 
 def _said(
