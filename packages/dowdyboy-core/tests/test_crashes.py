@@ -458,7 +458,7 @@ BREAKS: dict[str, tuple[Any, str, Any]] = {
     "damage is not seen": (FolderReader, "_opened", unread),
     "the oldest is the newest": (CheckpointFolder, "newest", the_oldest),
     "runs have one number": (CheckpointFolder, "holds_later", lambda self, index: False),
-    "what is lost stays lost": (_saver.Saver, "_make_up_for_lost", nothing),
+    "what is lost stays lost": (_saver.Saver, "_lost", nothing),
     "random streams are forgotten": (_rng.RandomStreams, "restore", nothing),
     "curves are doubled": (_metrics.MetricLog, "cut_back", nothing),
 }

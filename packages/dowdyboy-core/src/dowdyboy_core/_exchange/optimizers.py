@@ -91,7 +91,7 @@ def check_kinds(number: int, source: OptimizerWords, target: OptimizerWords) -> 
 
 def converted(
     source: OptimizerWords,
-    state: Mapping[str, Mapping[str, Any]],
+    state: dict[str, Mapping[str, Any]],
     steps: Mapping[str, int],
     theirs: At,
     target: OptimizerWords,
@@ -103,7 +103,7 @@ def converted(
 
     Args:
         source: what the other optimizer is.
-        state: its slots of each parameter.
+        state: its slots of each parameter, which are dropped once they are done with.
         steps: how many steps each of these was moved.
         theirs: where the neutral tensors lie there.
         target: what the optimizer that takes up is.
@@ -114,22 +114,28 @@ def converted(
     Raises:
         CheckpointError: a parameter has no slots there that has some of another's here, or none is known of.
     """
-    neutral: dict[NeutralName, _State] = {}
-    for name, slots in state.items():
-        for key, place in theirs.get(name, ()):
-            neutral[key] = _taken(source, name, slots, steps.get(name, 0), place, their_rates.get(name, 0.0))
+    lying = {key: (name, place) for name in state for key, place in theirs.get(name, ())}
+    left = {name: {key for key, _ in theirs.get(name, ())} for name in state}
     found = {}
     for name, rate in rates.items():
-        given = [(place, neutral.get(key)) for key, place in ours.get(name, ())]
-        known = [(place, one) for place, one in given if one is not None]
-        if not known:
+        keys = ours.get(name, ())
+        there = [(key, at, *lying[key]) for key, at in keys if key in lying]
+        if not there:
             continue
-        if len(known) != len(given) or len({one.steps for _, one in known}) > 1:
+        known = [
+            (at, _taken(source, origin, state[origin], steps.get(origin, 0), place, their_rates.get(origin, 0.0)))
+            for _, at, origin, place in there
+        ]
+        if len(known) != len(keys) or len({one.steps for _, one in known}) > 1:
             raise CheckpointError(
                 f"The optimizer state of {name!r} is made of several parameters, of which not all have made the same "
                 "steps there. Load the weights alone with weights_only=True."
             )
         found[name] = {slot.name: _slot(slot, known, name, rate) for slot in target.slots}
+        for key, _, origin, _ in there:
+            left[origin].discard(key)
+            if not left[origin]:
+                state[origin] = {}  # nothing here is to be in memory twice
     return found
 
 

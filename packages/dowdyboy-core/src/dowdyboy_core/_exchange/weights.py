@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ Passengers = dict[str, Array]
 
 
 def converted(
-    stored: Mapping[str, Array],
+    stored: dict[str, Array],
     pairs: Mapping[Key, Pair],
     target: ModelWords,
     dtype_of: Callable[[str], str],
@@ -27,7 +28,8 @@ def converted(
     """The arrays that a model takes up.
 
     Args:
-        stored: the arrays of the other model, under all of their names.
+        stored: the arrays of the other model, under all of their names; each is dropped once it is done with, so that
+            not all of them are in memory twice.
         pairs: which tensor is which.
         target: what the model that takes up consists of.
         dtype_of: the type of the model's own array of a name, for what the other hasn't.
@@ -36,12 +38,20 @@ def converted(
     Raises:
         CheckpointError: an array is missing, or is not as it is described.
     """
-    pieces: dict[str, list[tuple[Place, Array]]] = {}
+    wanted: dict[str, list[tuple[Key, Pair]]] = {}
+    uses: Counter[str] = Counter()
     for key, one in pairs.items():
         if one.target is not None:
-            array = _given(key, one, stored, dtype_of, passengers)
-            pieces.setdefault(one.target.array, []).append((one.target, array))
-    found = {name: _joined(name, given, pairs, stored) for name, given in pieces.items()}
+            wanted.setdefault(one.target.array, []).append((key, one))
+            uses.update([] if one.source is None else [one.source.array])
+    found = {}
+    for name, given in wanted.items():
+        found[name] = _joined(name, given, stored, dtype_of, passengers)
+        for _, one in given:
+            if one.source is not None:
+                uses[one.source.array] -= 1
+                if not uses[one.source.array]:
+                    stored.pop(one.source.array, None)
     return found | {alias: found[first] for alias, first in target.tied.items() if first in found}
 
 
@@ -54,11 +64,7 @@ def _given(
 ) -> Array:
     """The neutral tensor of a pair."""
     if one.source is not None:
-        if one.source.array not in stored:
-            raise CheckpointError(
-                f"The array {one.source.array!r} is missing. The checkpoint is not whole; use another."
-            )
-        return to_neutral(one.source, stored[one.source.array])
+        return to_neutral(one.source, _stored(one.source.array, stored))
     assert one.target is not None
     path, role = key
     carried = passengers.get(f"{path}/{role}")
@@ -69,22 +75,34 @@ def _given(
 
 
 def _joined(
-    name: str, given: list[tuple[Place, Array]], pairs: Mapping[Key, Pair], stored: Mapping[str, Array]
+    name: str,
+    given: list[tuple[Key, Pair]],
+    stored: Mapping[str, Array],
+    dtype_of: Callable[[str], str],
+    passengers: Mapping[str, Array],
 ) -> Array:
     """One array of the model's own, of which tied layers may each give the same."""
+    [(_, first), *others] = given
+    assert first.target is not None
+    if not others and first.source is not None and _lies_alike(first.source, first.target):
+        return _stored(first.source.array, stored)
     distinct: dict[Any, tuple[Place, Array]] = {}
-    for place, array in given:
+    for key, one in given:
+        assert one.target is not None
+        place, array = one.target, _given(key, one, stored, dtype_of, passengers)
         known = distinct.setdefault(place.rows, (place, array))
         if known[1] is not array and bytes(known[1].data) != bytes(array.data):
             raise CheckpointError(
                 f"{name!r} is one tensor here, tied, and there are several that differ there. Tie them there, or "
                 "untie them here."
             )
-    pieces = list(distinct.values())
-    source = next((one.source for one in pairs.values() if one.target == pieces[0][0]), None)
-    if len(pieces) == 1 and source is not None and _lies_alike(source, pieces[0][0]):
-        return stored[source.array]
-    return from_neutral(pieces)
+    return from_neutral(list(distinct.values()))
+
+
+def _stored(name: str, stored: Mapping[str, Array]) -> Array:
+    if name not in stored:
+        raise CheckpointError(f"The array {name!r} is missing. The checkpoint is not whole; use another.")
+    return stored[name]
 
 
 def _lies_alike(source: Place, target: Place) -> bool:

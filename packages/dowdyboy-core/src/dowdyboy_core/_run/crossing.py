@@ -28,6 +28,8 @@ from .run import Run
 def crossed(run: Run, snapshot: Snapshot, folder: Path, names: Names = None, *, weights_only: bool = False) -> Snapshot:
     """A snapshot in the form of this run's own framework; itself where it is of that already and nothing is renamed.
 
+    What it is made of is used up, so that not all of it is in memory twice.
+
     Raises:
         CheckpointError: it doesn't say what its tensors are, or they don't fit; the message lists all that doesn't.
     """
@@ -124,11 +126,12 @@ class _Crossing:
         found: dict[str, Any] = {}
         carried: dict[str, dict[str, Array]] = {}
         problems: list[str] = []
-        for name, arrays in self._snapshot.weights.items():
+        for name in list(self._snapshot.weights):
             owner = name.replace("ema_", "model_")
             if owner not in self._pairs:
                 continue
-            pairs, layout = self._pairs[owner], self._layout(owner)
+            pairs, layout, tied = self._pairs[owner], self._layout(owner), self._theirs[owner].tied
+            arrays = {path: item for path, item in self._snapshot.weights.pop(name).items() if path not in tied}
             along, lines = weights.left_behind(arrays, pairs)
             problems += [f"{name}: {line}" for line in lines]
             if along:
@@ -222,9 +225,10 @@ class _Crossing:
             )
         rates = {name: rate for group, rate in zip(own, source.rates, strict=True) for name in group}
         their_rates = {name: rate for group, rate in zip(given, source.rates, strict=True) for name in group}
+        exact = optimizers.inexact(source, target, stored["state"])
         slots = optimizers.converted(source, stored["state"], steps, theirs, target, rates, ours, their_rates)
         if not self._put_exact(f"optimizer_{number}", slots):
-            self._exact[f"optimizer_{number}"] = optimizers.inexact(source, target, stored["state"])
+            self._exact[f"optimizer_{number}"] = exact
         return self._own.optimizer_state(optimizer, live, slots, source.rates, schedule)
 
     def _put_exact(self, name: str, slots: dict[str, dict[str, Array]]) -> bool:

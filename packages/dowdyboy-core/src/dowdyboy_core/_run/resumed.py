@@ -60,7 +60,7 @@ class Resumed:
         except CheckpointError as error:
             if not later or described.is_strange(self._run, snapshot):
                 raise
-            self._folder, self._waiting, self.snapshot, self._names = folder, snapshot, None, names
+            self._folder, self._waiting, self.snapshot, self._names = folder, read_snapshot(folder), None, names
             self._run.warn(
                 f"{error} But the saved run had an on_epoch_begin: fit runs that again for the {later} epochs that had "
                 "begun, and takes the checkpoint up then. Until then nothing of it is in place."

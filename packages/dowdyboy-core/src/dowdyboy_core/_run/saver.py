@@ -142,9 +142,13 @@ class Saver:
             if named is not None:
                 chosen = Path(named)
                 snapshot = self._read_together(chosen, None if found is None else found[1])
+                lost = self._lost(snapshot) if self._run.is_main else []
+                content = snapshot.content() if lost else None  # it is used up when it is taken up
                 self.resumed.take_up(chosen, snapshot, replay)
-                if self._run.is_main:
-                    self._make_up_for_lost(snapshot)  # before training changes what the optimizers keep of it
+                if content is not None:  # before training changes what the optimizers keep of it
+                    self._write(lost, int(snapshot.index["epoch"]), content)
+                if self._run.is_main and self._config.enable_save_checkpoint:
+                    self.checkpoints.clear_epochs()
         elif self._config.resume is not None:
             self._writer.wait()
             chosen = Path(self._config.resume)
@@ -168,7 +172,11 @@ class Saver:
             ep: the epoch.
             value: what decides which is the best; None if it has no such value.
         """
-        kinds = [*self._kinds(ep), *self.requests.take()] if self._config.enable_save_checkpoint else []
+        kinds = (
+            [*self._kinds(ep, self._position.best_epoch), *self.requests.take()]
+            if self._config.enable_save_checkpoint
+            else []
+        )
         if not kinds:
             check_equal_weights(self._backend, self._run.parts)  # as each snapshot does
             return
@@ -176,19 +184,19 @@ class Saver:
         if "best_epoch" in kinds and value == self._position.best:
             self._run.tell(f"epoch {ep} is the best so far: {value:.6g}")
 
-    def _kinds(self, ep: int) -> list[str]:
+    def _kinds(self, ep: int, best: int | None) -> list[str]:
         """What is to be saved at the end of an epoch."""
         kinds = ["epoch"] if ep % self._config.save_interval == 0 else []
         kinds += ["last_epoch"] if self._config.save_last else []
-        return kinds + (["best_epoch"] if self._config.save_best and self._position.best_epoch == ep else [])
+        return kinds + (["best_epoch"] if self._config.save_best and best == ep else [])
 
-    def _make_up_for_lost(self, snapshot: Snapshot) -> None:
-        """Writes the other checkpoints of an epoch, where the run was killed after the first of them."""
+    def _lost(self, snapshot: Snapshot) -> list[str]:
+        """The other checkpoints of an epoch that are to be there, where the run was killed after the first of them."""
         epoch, there = int(snapshot.index["epoch"]), self.checkpoints.has
-        if epoch and not snapshot.index["batch"] and self._config.enable_save_checkpoint:
-            lost = [kind for kind in self._kinds(epoch) if not there(kind, epoch, snapshot.index)]
-            self._write(lost, epoch, snapshot.content())
-            self.checkpoints.clear_epochs()
+        if not epoch or snapshot.index["batch"] or not self._config.enable_save_checkpoint:
+            return []
+        kinds = self._kinds(epoch, snapshot.index["best_epoch"])
+        return [kind for kind in kinds if not there(kind, epoch, snapshot.index)]
 
     def _is_best(self, value: float) -> bool:
         """Strictly better than all before; what is not a finite number is never the best."""

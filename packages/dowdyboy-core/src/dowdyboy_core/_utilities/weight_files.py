@@ -111,7 +111,8 @@ def _said_in_checkpoint(folder: Path, number: int) -> ModelWords:
     models = tree.get("models") if isinstance(tree, dict) else None
     if not isinstance(models, list):
         raise CheckpointError(
-            f"{str(folder)!r} doesn't say what its tensors are, as checkpoints of a Trainer do from format version 3 on."
+            f"{str(folder)!r} doesn't say what its tensors are, as checkpoints of a Trainer do from format version 3 "
+            "on."
         )
     if not isinstance(number, int) or not 0 <= number < len(models):
         raise ConfigError(f"number={number!r:.40}, and {str(folder)!r} holds {len(models)} models, counted from 0.")
