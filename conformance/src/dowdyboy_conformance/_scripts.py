@@ -111,9 +111,7 @@ def draw_script(number: int, harness: Harness, processes: int = 1) -> Script:
     stop_at = (draw.choice(places), draw.choice([1, 2]), 1) if draw.random() < 0.25 else None
     source = "workers" if draw.random() < 0.03 and processes == 1 else draw.choice(sources)
     interruptions = draw.choice([1, 1, 2, 3, 4])
-    return Script(
-        number, model, optimizers, settings, source, samples, batch_size, hooks, stop_at, interruptions
-    )
+    return Script(number, model, optimizers, settings, source, samples, batch_size, hooks, stop_at, interruptions)
 
 
 class _Own:

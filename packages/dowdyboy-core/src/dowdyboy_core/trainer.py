@@ -323,6 +323,7 @@ class Trainer:
             self._saver.begin(self._replay)
             self._run.losses.begin()
             self._schedules.tell_lengths()
+            self._parts.tell_generators()
             try:
                 for ep in self._ending.epochs():
                     self._position.running, self._interlude.phase = ep, "between"

@@ -48,6 +48,7 @@ class PaddleBackend(Backend):
     name = "paddle"
     version = paddle.version.full_version
     trackers = ("visualdl",)
+    generators = (paddle.base.core.Generator,)
 
     def __init__(self) -> None:
         self._device = "cpu"

@@ -47,6 +47,7 @@ class TorchBackend(Backend):
     version = torch.__version__
     wrappers = (_names.INNER,)
     trackers = ("tensorboard",)
+    generators = (torch.Generator,)
 
     def __init__(self) -> None:
         self._device = torch.device("cpu")

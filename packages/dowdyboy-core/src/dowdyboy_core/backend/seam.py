@@ -28,6 +28,7 @@ class Backend(ABC):
         version: the framework's version.
         trackers: the viewers that ``log_with`` may name, the framework's own first.
         wrappers: words in paths of version 1 that are of what was wrapped around a module, and no longer there.
+        generators: the framework's classes of random generators, which data may keep for itself.
         asynchronous: whether tensors are computed beside Python, so that reading one waits; known after ``open``.
     """
 
@@ -35,6 +36,7 @@ class Backend(ABC):
     version: str
     trackers: ClassVar[tuple[str, ...]] = ()
     wrappers: ClassVar[tuple[str, ...]] = ()
+    generators: ClassVar[tuple[type, ...]] = ()
     asynchronous: bool = False
 
     # ---- where it runs
