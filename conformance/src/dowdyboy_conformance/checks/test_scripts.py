@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from dowdyboy_conformance._playing import play_all
 from dowdyboy_conformance._problem import build
-from dowdyboy_conformance._scripts import VARIABLE, numbers, play_all
+from dowdyboy_conformance._scripts import VARIABLE, numbers
 from dowdyboy_conformance._together import Together, start
 from dowdyboy_conformance.harnesses.harness import Harness
 from dowdyboy_conformance.scenarios.scripts import play_together

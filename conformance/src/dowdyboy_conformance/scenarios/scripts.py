@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dowdyboy_conformance._inside import inside
+from dowdyboy_conformance._playing import play_all
 from dowdyboy_conformance._problem import config
-from dowdyboy_conformance._scripts import play_all
 from dowdyboy_conformance.harnesses.harness import Harness
 
 _stopping = inside("_run.stopping")
