@@ -61,7 +61,7 @@ class _Noise:
     __slots__ = ("kept", "seeds")
 
     def __init__(self, seeds: bool) -> None:
-        self.kept = {"a": np.random.default_rng(3), "b": np.random.RandomState(4)}
+        self.kept: dict[str, Any] = {"a": np.random.default_rng(3), "b": np.random.RandomState(4)}
         self.seeds = seeds
 
     def __call__(self, value: Any) -> Any:
