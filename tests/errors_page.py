@@ -1,8 +1,8 @@
 """Writes docs/errors.md and docs/errors.zh-CN.md: every message of the library, with its cause and its cure.
 
 The messages are read from the code, causes and cures from docs/errors.toml, which names each message by how it begins.
-``python tests/errors_page.py`` writes both pages anew. With ``--adopt`` it first gives each new message to the family that
-has most messages of its module, to be looked at, and takes out beginnings that no message has any more.
+``python tests/errors_page.py`` writes both pages anew. With ``--adopt`` it first gives each new message to the family
+that has most messages of its module, to be looked at, and takes out beginnings that no message has any more.
 """
 
 from __future__ import annotations
