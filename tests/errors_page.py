@@ -25,7 +25,9 @@ ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "errors.toml"
 PAGES = {"en": ROOT / "docs" / "errors.md", "zh": ROOT / "docs" / "errors.zh-CN.md"}
 
-ERRORS = ("ConfigError", "SetupError", "CheckpointError", "UnsupportedError")
+WITHIN = ("ValueError", "OSError")
+"""What is met within another message; a text of a few words is passed over there."""
+ERRORS = ("ConfigError", "SetupError", "CheckpointError", "UnsupportedError", "ImportError", *WITHIN)
 WARNINGS = ("warn", "_warn")
 WORDS = 4
 """A text of fewer words is a part of a message, or none."""
@@ -39,7 +41,7 @@ PASSED_ON = {
     ("dowdyboy_core/_run/saver.py", "warning"): {
         "dowdyboy_core/_run/settings.py": ("follows_another", "position_means_another")
     },
-    ("dowdyboy_core/_run/losses.py", "warning"): {"dowdyboy_core/_run/losses.py": ("check", "_tell", "_tell_overflow")},
+    ("dowdyboy_core/_run/metrics.py", "warning"): {"dowdyboy_core/_disk/lines.py": ("flush",)},
     ("dowdyboy_core/_run/stepping.py", "SetupError"): {
         "dowdyboy_torch/_backend.py": ("loss_problem",),
         "dowdyboy_paddle/_backend.py": ("loss_problem",),
@@ -92,7 +94,12 @@ def read_messages() -> list[Message]:
                 continue
             kind = "warning" if name in WARNINGS else name
             texts = texts_of(call.args[0], function, makers)
-            if not texts and (place, kind) not in PASSED_ON and (place, ast.unparse(call.args[0])) not in WRAPS:
+            if (
+                not texts
+                and kind not in WITHIN
+                and (place, kind) not in PASSED_ON
+                and (place, ast.unparse(call.args[0])) not in WRAPS
+            ):
                 raise ValueError(f"{place}, line {call.lineno}: say in PASSED_ON where the text of this {kind} is made")
             found.update(dict.fromkeys(Message(kind, text, place) for text in texts))
     for (_, kind), made in PASSED_ON.items():
@@ -271,13 +278,14 @@ HEADS = {
         "# Errors and warnings\n\n"
         "Every message of the library, with its cause and its cure; `{name}` stands for what is filled in. Search\n"
         "this page for the words of the message that stay the same. What the classes mean stands in the\n"
-        "[README](../README.md#errors); each is a `DowdyboyError`.\n"
+        "[README](../README.md#errors); each but Python's own is a `DowdyboyError`. A `ValueError` or `OSError` listed here\n"
+        "is met as the `{error}` in another message.\n"
     ),
     "zh": (
         "# 错误与警告\n\n"
         "库里的每一条消息，以及原因和解决办法；`{name}` 处会填入实际的内容。用消息里不变的文字在本页搜索即可。"
         "各类错误见 "
-        "[README](../README.zh-CN.md#异常)，都是 `DowdyboyError`。\n"
+        "[README](../README.zh-CN.md#异常)，除 Python 自带的以外都是 `DowdyboyError`。这里列出的 `ValueError` 和 `OSError` 会出现在别的消息的 `{error}` 处。\n"
     ),
 }
 LABELS = {"en": ("Cause.", "Cure.", "warning"), "zh": ("原因。", "解决。", "警告")}
