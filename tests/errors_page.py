@@ -33,7 +33,7 @@ WORDS = 4
 """A text of fewer words is a part of a message, or none."""
 
 
-PASSED_ON = {
+PASSED_ON: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
     ("dowdyboy_core/_run/assembly.py", "SetupError"): {"dowdyboy_core/backend/pool.py": ("_gone_text",)},
     ("dowdyboy_core/backend/pool.py", "SetupError"): {"dowdyboy_core/backend/pool.py": ("_awaited_text", "_where")},
     ("dowdyboy_core/_run/rescue.py", "SetupError"): {"dowdyboy_core/_run/following.py": ("problem",)},
@@ -102,11 +102,12 @@ def read_messages() -> list[Message]:
             ):
                 raise ValueError(f"{place}, line {call.lineno}: say in PASSED_ON where the text of this {kind} is made")
             found.update(dict.fromkeys(Message(kind, text, place) for text in texts))
-    for (_, kind), made in PASSED_ON.items():
+    for (_, passed), made in PASSED_ON.items():
         for place, names in made.items():
-            functions = [function for function in functions_of(trees[place]) if function.name in names]
-            texts = [text for function in functions for text in texts_within(function)]
-            found.update(dict.fromkeys(Message(kind, text, place) for text in texts))
+            makers_there = [maker for maker in functions_of(trees[place]) if maker.name in names]
+            found.update(
+                dict.fromkeys(Message(passed, text, place) for it in makers_there for text in texts_within(it))
+            )
     return list(found)
 
 
@@ -278,14 +279,15 @@ HEADS = {
         "# Errors and warnings\n\n"
         "Every message of the library, with its cause and its cure; `{name}` stands for what is filled in. Search\n"
         "this page for the words of the message that stay the same. What the classes mean stands in the\n"
-        "[README](../README.md#errors); each but Python's own is a `DowdyboyError`. A `ValueError` or `OSError` listed here\n"
-        "is met as the `{error}` in another message.\n"
+        "[README](../README.md#errors); each but Python's own is a `DowdyboyError`. A `ValueError` or `OSError`\n"
+        "that is listed here is met as the `{error}` in another message.\n"
     ),
     "zh": (
         "# 错误与警告\n\n"
         "库里的每一条消息，以及原因和解决办法；`{name}` 处会填入实际的内容。用消息里不变的文字在本页搜索即可。"
         "各类错误见 "
-        "[README](../README.zh-CN.md#异常)，除 Python 自带的以外都是 `DowdyboyError`。这里列出的 `ValueError` 和 `OSError` 会出现在别的消息的 `{error}` 处。\n"
+        "[README](../README.zh-CN.md#异常)，除 Python 自带的以外都是 `DowdyboyError`。"
+        "这里列出的 `ValueError` 和 `OSError` 会出现在别的消息的 `{error}` 处。\n"
     ),
 }
 LABELS = {"en": ("Cause.", "Cure.", "warning"), "zh": ("原因。", "解决。", "警告")}
