@@ -103,13 +103,14 @@ class Play:
 
     def _build(self) -> Any:
         script, harness = self.script, self.harness
-        quiet = {"enable_save_checkpoint": True, "resume": "auto", **script.settings}
+        by_hand = "load by hand" in script.hooks
+        quiet = {"enable_save_checkpoint": True, "resume": None if by_hand else "auto", **script.settings}
         trainer = harness.make_trainer(config(self.out_dir, **quiet))
         self.models = self._make_models()
         self.trained = [
-            parameter
-            for model in self.models
-            for _, parameter in list(harness.native_parameters(model))[1:]
+            (f"{number} {path.rpartition('.')[0]}", parameter)
+            for number, model in enumerate(self.models)
+            for path, parameter in list(harness.native_parameters(model))[1:]
             if trainer._backend.wants_gradient(parameter)
         ]
         trainer.set_models(self.models)
@@ -124,6 +125,8 @@ class Play:
         trainer.set_train_dataloader(self._make_loader())
         trainer.set_val_dataloader(harness.loader(harness.dataset(*data(script.samples, 1)), 3, shuffle=True))
         trainer.set_test_dataloader(harness.loader(harness.dataset(*data(5, 2)), 2))
+        for folder in self.out_dir.glob("checkpoint/last_epoch_*") if by_hand else ():
+            trainer.load_checkpoint(folder)
         return trainer
 
     def _make_models(self) -> list[Any]:
@@ -180,9 +183,9 @@ class Play:
 
     def _on_epoch_begin(self, trainer: Any, ep: int) -> None:
         if "freeze" in self.script.hooks:
-            frozen = random.Random(f"{self.script.number} {ep}")
-            for parameter in self.trained:
-                trainer._backend.set_wants_gradient(parameter, frozen.random() < 0.7)
+            for part, parameter in self.trained:  # by layer, since a kernel may give gradients for all of one or none
+                trains = random.Random(f"{self.script.number} {ep} {part}").random() < 0.7
+                trainer._backend.set_wants_gradient(parameter, trains)
         if "draw" in self.script.hooks:
             drawn = random.random() + np.random.rand() + self.harness.draw()
             trainer.log({"begin": drawn}, trainer.global_step)

@@ -93,6 +93,10 @@ def draw_script(number: int, harness: Harness, processes: int = 1) -> Script:
     stop_at = (draw.choice(places), draw.choice([1, 2]), 1) if draw.random() < 0.25 else None
     source = "workers" if draw.random() < 0.03 and processes == 1 else draw.choice(sources)
     interruptions = draw.choice([1, 1, 2, 3, 4])
+    kinds = [] if model == "recurrent" else sorted(harness.capabilities)  # on a CPU PyTorch has none for an LSTM
+    settings["mixed_precision"] = draw.choice(["no", "no", "no", *kinds])
+    if draw.random() < 0.3:
+        hooks |= {"load by hand"}
     return Script(number, model, optimizers, settings, source, samples, batch_size, hooks, stop_at, interruptions)
 
 

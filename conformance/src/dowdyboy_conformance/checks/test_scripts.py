@@ -1,4 +1,7 @@
-"""C-39: scripts that nobody thought of, drawn from a number, end as if nothing had interrupted them."""
+"""C-39: scripts that nobody thought of, drawn from a number, end as if nothing had interrupted them.
+
+And the faults that they have found, each by itself.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dowdyboy_conformance._playing import play_all
@@ -53,3 +57,41 @@ def test_slots_stand_in_the_order_of_the_parameters(harness: Harness, tmp_path: 
     stored = json.loads((tmp_path / "checkpoint" / "epoch_2" / "optimizer_0.json").read_text())
     assert list(stored["state"]) == stored["param_groups"][0]["params"]
     assert len(stored["state"]) == 4
+
+
+@pytest.mark.clause("O-3")
+@pytest.mark.parametrize("auto", [True, False])
+def test_clipping_does_not_count_what_was_frozen_since(harness: Harness, tmp_path: Path, auto: bool) -> None:
+    bound, lr = 1e-3, 0.1
+    run = build(harness, tmp_path, epoch=2, batch_size=12, lr=lr, clip_grad_norm=bound, auto_optimize=auto)
+    ends: list[dict[str, Any]] = []
+
+    def on_epoch_begin(trainer: Any, ep: int) -> None:
+        for path, parameter in harness.native_parameters(run.model):
+            trainer._backend.set_wants_gradient(parameter, ep == 1 or path.startswith("fc1"))
+
+    def train_step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
+        loss = run.train_step(trainer, bat, bat_idx, global_step)
+        if not auto:
+            trainer.zero_grad(run.optimizer)
+        assert not harness.gradients(run.model)
+        if not auto:
+            trainer.backward(loss)
+            trainer.step(run.optimizer)
+        return loss
+
+    note = lambda trainer, ep: ends.append(run.parameters())  # noqa: E731
+    run.trainer.fit(train_step, None, note, on_epoch_begin=on_epoch_begin)
+    first, second = ends
+    moved = {path: second[path] - first[path] for path in first}
+    assert not any(moved[path].any() for path in moved if path.startswith("fc0"))
+    total = sum(float(np.square(item, dtype=np.float64).sum()) for item in moved.values()) ** 0.5
+    assert total == pytest.approx(lr * bound, rel=0.02)
+
+
+@pytest.mark.clause("H-1")
+@pytest.mark.parametrize("processes", [2, 3])
+def test_validation_counts_alike_in_all_processes(together: Together, processes: int) -> None:
+    first, *others = together(processes, "counts")
+    assert first == [0, 1, 2, 3]
+    assert others == [[0, 2]] * (processes - 1)

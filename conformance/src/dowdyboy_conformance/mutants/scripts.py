@@ -69,3 +69,30 @@ class FirstStepsFirst(Mutant):
             return optimizer_state
 
         change(_state, "optimizer_state", make, patch)
+
+
+@caught("O-3", "test_clipping_does_not_count_what_was_frozen_since")
+class LeavesGradientsOfFrozen(Mutant):
+    """Clears the gradients only of what is trained now."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def zero_grad(optimizer: Any) -> None:
+                kept = [(item, item.grad) for item in optimizer.parameters if not item.trainable]
+                original(optimizer)
+                for item, gradient in kept:
+                    item.grad = gradient
+
+            return zero_grad
+
+        change(trainer._backend, "zero_grad", make)
+
+
+@caught("H-1", "test_validation_counts_alike_in_all_processes")
+class CountsForItself(Mutant):
+    """Counts in each process the batches of validation that it has had."""
+
+    scenario = "counts"
+
+    def spoil(self, trainer: Any) -> None:
+        change(trainer._backend, "largest", lambda original: list)

@@ -7,7 +7,7 @@ from typing import Any
 
 from dowdyboy_conformance._inside import inside
 from dowdyboy_conformance._playing import play_all
-from dowdyboy_conformance._problem import config
+from dowdyboy_conformance._problem import build, config, data
 from dowdyboy_conformance.harnesses.harness import Harness
 
 _stopping = inside("_run.stopping")
@@ -20,6 +20,19 @@ def scripts(harness: Harness, out_dir: Path) -> Any:
     if harness.make_trainer(config(out_dir)).world_size != 2:
         return []
     return _play(harness, out_dir)
+
+
+def counts(harness: Harness, out_dir: Path) -> Any:
+    """The global steps of validation that this process sees, of which the first has a batch more."""
+    run = build(harness, out_dir, epoch=2, batch_size=1, samples=4 * harness.make_trainer(config(out_dir)).world_size)
+    run.trainer.set_val_dataloader(harness.loader(harness.dataset(*data(run.trainer.world_size + 1)), 1))
+    seen: list[int] = []
+
+    def val_step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> None:
+        seen.append(global_step)
+
+    run.trainer.fit(run.train_step, val_step)
+    return seen
 
 
 def play_together(spec: str, out_dir: str) -> None:
