@@ -47,6 +47,7 @@ SCENARIOS = {
         "scenarios.steps": ["passes"],
         "scenarios.records": ["samples"],
         "scenarios.averages": ["average", "asking"],
+        "scenarios.scripts": ["scripts", "counts"],
         "scenarios.frameworks": ["long_training"],
     }.items()
     for name in names

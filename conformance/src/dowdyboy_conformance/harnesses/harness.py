@@ -220,6 +220,16 @@ class Harness(ABC):
     def read_times(self, folder: Path) -> dict[str, list[float]]:
         """For each curve in the viewer's files the times of its points, in seconds since 1970, in the same order."""
 
+    # ---- what a framework may have besides
+
+    def further_models(self) -> dict[str, Callable[[], Any]]:
+        """By a name of your own, what makes a model of a further kind: 3 scores for each of some samples of 4 features.
+
+        Such as a convolution, or what is recurrent: they are trained, interrupted and resumed in the scripts that are
+        drawn from a number.
+        """
+        return {}
+
     # ---- the same for all
 
     def common(self, array: NDArray[Any]) -> NDArray[Any]:

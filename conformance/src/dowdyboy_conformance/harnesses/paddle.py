@@ -51,6 +51,27 @@ class _Branched(paddle.nn.Layer):
         return self.fc0(features) + self.fc1(features) if both else self.fc0(features)
 
 
+class _Recurrent(paddle.nn.Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = paddle.nn.LSTM(1, 3, num_layers=2, dropout=0.2)
+        self.head = paddle.nn.Linear(3, 3)
+
+    def forward(self, features: paddle.Tensor) -> Any:
+        return self.head(self.lstm(features.unsqueeze(-1))[0][:, -1])
+
+
+class _Convolution(paddle.nn.Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = paddle.nn.Conv2D(1, 3, 2, padding=1), paddle.nn.BatchNorm2D(3)
+        self.head = paddle.nn.Linear(27, 3)
+
+    def forward(self, features: paddle.Tensor) -> Any:
+        seen = self.norm(self.convolution(features.reshape([-1, 1, 2, 2])))
+        return self.head(paddle.nn.functional.relu(seen).flatten(1))
+
+
 class PaddleHarness(Harness):
     """PaddlePaddle on the CPU."""
 
@@ -87,6 +108,9 @@ class PaddleHarness(Harness):
 
     def branched_model(self, layers: Layers) -> Any:
         return _Branched(*(self._linear(*layer) for layer in layers))
+
+    def further_models(self) -> dict[str, Callable[[], Any]]:
+        return {"convolution": _Convolution, "recurrent": _Recurrent}
 
     def native_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         return model.named_parameters()  # type: ignore[no-any-return]

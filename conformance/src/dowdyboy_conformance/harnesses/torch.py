@@ -35,6 +35,22 @@ class _Branched(torch.nn.Module):
         return self.fc0(features) + self.fc1(features) if both else self.fc0(features)
 
 
+class _Recurrent(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(1, 3, num_layers=2, dropout=0.2, batch_first=True)
+        self.head = torch.nn.Linear(3, 3)
+
+    def forward(self, features: torch.Tensor) -> Any:
+        return self.head(self.lstm(features.unsqueeze(-1))[0][:, -1])
+
+
+def _convolution() -> torch.nn.Module:
+    image, convolution = torch.nn.Unflatten(1, (1, 2, 2)), torch.nn.Conv2d(1, 3, 2, padding=1)
+    norm, head = torch.nn.BatchNorm2d(3), torch.nn.Linear(27, 3)
+    return torch.nn.Sequential(image, convolution, norm, torch.nn.ReLU(), torch.nn.Flatten(), head)
+
+
 class TorchHarness(Harness):
     """PyTorch on the CPU."""
 
@@ -69,6 +85,9 @@ class TorchHarness(Harness):
 
     def branched_model(self, layers: Layers) -> Any:
         return _Branched(*(self._linear(*layer) for layer in layers))
+
+    def further_models(self) -> dict[str, Callable[[], Any]]:
+        return {"convolution": _convolution, "recurrent": _Recurrent}
 
     def native_parameters(self, model: Any) -> Iterable[tuple[str, Any]]:
         return model.named_parameters()  # type: ignore[no-any-return]

@@ -60,7 +60,7 @@ def optimizer_state(optimizer: Optimizer, names: Mapping[int, str]) -> Any:
     return {
         "state": {
             paths[place]: {name: to_array(slot) for name, slot in slots.items()}
-            for place, slots in optimizer.slots.items()
+            for place, slots in sorted(optimizer.slots.items())
         },
         "param_groups": [{"params": paths}],
         "lr": optimizer.lr,

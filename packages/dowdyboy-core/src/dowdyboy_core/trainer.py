@@ -324,6 +324,7 @@ class Trainer:
             self._saver.begin(self._replay)
             self._run.losses.begin()
             self._schedules.tell_lengths()
+            self._parts.tell_generators()
             try:
                 for ep in self._ending.epochs():
                     self._position.running, self._interlude.phase = ep, "between"
@@ -445,6 +446,8 @@ class Trainer:
                 position.val_batch += 1
                 self._saver.stop_if_asked(ep, self._stopping.after_batch("val"))
             self._saver.stop_if_asked(ep, self._stopping.after_all("val"))
+            # One may have had a batch less; a checkpoint has one count for all.
+            position.val_step += self._backend.largest([position.val_batch])[0] - position.val_batch
             if self.world_size == 1:  # of several one may have none
                 check_not_empty("val", ep, position.val_batch)
         self._interlude.phase = "between"

@@ -50,6 +50,7 @@ class PaddleBackend(Backend):
     version = paddle.version.full_version
     trackers = ("visualdl",)
     vocabulary = PaddleVocabulary()
+    generators = (paddle.base.core.Generator,)
 
     def __init__(self) -> None:
         self._device = "cpu"
@@ -220,6 +221,9 @@ class PaddleBackend(Backend):
 
     def zero_grad(self, optimizer: Any) -> None:
         optimizer.clear_grad(set_to_zero=False)
+        for parameter in self.optimizer_parameters(optimizer):
+            if parameter.stop_gradient:  # which PaddlePaddle leaves its last gradient, that clipping counts
+                parameter.grad = None
 
     def loss_problem(self, loss: Any) -> str | None:
         if not isinstance(loss, paddle.Tensor):

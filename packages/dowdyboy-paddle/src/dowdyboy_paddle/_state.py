@@ -220,12 +220,14 @@ def optimizer_state(optimizer: Any, names: Mapping[int, str]) -> Any:
     for slot, tensors in optimizer._accumulators.items():
         for own_name, tensor in tensors.items():
             state.setdefault(paths[own_name], {})[slot] = to_array(tensor)
-    masters = _master_weights(optimizer)
+    masters = {paths[own_name]: to_array(tensor) for own_name, tensor in _master_weights(optimizer).items()}
+    # In the order of the parameters, since that of the first steps depends on what was frozen when.
+    order = list(paths.values())
     schedule = optimizer._learning_rate
     by_clock = isinstance(schedule, paddle.optimizer.lr.LRScheduler)
     return {
-        "state": state,
-        "master_weights": {paths[own_name]: to_array(tensor) for own_name, tensor in masters.items()},
+        "state": {path: state[path] for path in sorted(state, key=order.index)},
+        "master_weights": {path: masters[path] for path in sorted(masters, key=order.index)},
         "param_groups": [{"params": group} for group in _named_groups(optimizer, names)],
         "learning_rate": None if by_clock else optimizer.get_lr(),
         "LR_Scheduler": scheduler_state(schedule) if by_clock else None,

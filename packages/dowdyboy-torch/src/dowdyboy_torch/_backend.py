@@ -49,6 +49,7 @@ class TorchBackend(Backend):
     wrappers = (_names.INNER,)
     trackers = ("tensorboard",)
     vocabulary = TorchVocabulary()
+    generators = (torch.Generator,)
 
     def __init__(self) -> None:
         self._device = torch.device("cpu")

@@ -160,7 +160,8 @@ def optimizer_state(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) 
     known = _parameter_names(optimizer, names)
     state = optimizer.state_dict()
     return {
-        "state": {known[number]: to_tree(slots) for number, slots in state["state"].items()},
+        # In the order of the parameters, since that of the first steps depends on what was frozen when.
+        "state": {known[number]: to_tree(slots) for number, slots in sorted(state["state"].items())},
         "param_groups": [
             {**to_tree(group), "params": [known[number] for number in group["params"]]}
             for group in state["param_groups"]

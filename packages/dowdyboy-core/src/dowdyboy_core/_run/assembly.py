@@ -23,6 +23,7 @@ from dowdyboy_core.backend.trees import Array
 from dowdyboy_core.rand import derive_seed
 
 from .epochs import Compared, Epochs
+from .generators import OwnGenerators
 from .passes import Passes
 from .position import Position
 from .refused import check_loader, check_optimizers, check_scheduler, check_shared, short
@@ -44,6 +45,7 @@ class Assembly:
         self._backend = backend
         self._streams = streams
         self._warn = warn
+        self._generators = OwnGenerators(backend.generators, backend.name, warn)
         self.loaders: dict[str, EpochLoader] = {}
         self.given_loaders: dict[str, Any] = {}
         self.models: list[Any] = []
@@ -259,6 +261,12 @@ class Assembly:
                 put_one_back()
 
         return put_back
+
+    def tell_generators(self) -> None:
+        """Names the random generators that data of training and validation keeps for itself."""
+        for role in ("train", "val"):
+            if self._backend.rank == 0 and role in self.given_loaders:
+                self._generators.tell(role, self.given_loaders[role])
 
     def close_loaders(self) -> None:
         """Ends the workers of epochs that were left before their end."""

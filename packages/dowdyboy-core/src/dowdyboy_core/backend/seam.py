@@ -30,6 +30,7 @@ class Backend(ABC):
         trackers: the viewers that ``log_with`` may name, the framework's own first.
         wrappers: words in paths of version 1 that are of what was wrapped around a module, and no longer there.
         vocabulary: its words for what crosses to another framework; None where it has none, and then nothing does.
+        generators: the framework's classes of random generators, which data may keep for itself.
         asynchronous: whether tensors are computed beside Python, so that reading one waits; known after ``open``.
     """
 
@@ -38,6 +39,7 @@ class Backend(ABC):
     trackers: ClassVar[tuple[str, ...]] = ()
     wrappers: ClassVar[tuple[str, ...]] = ()
     vocabulary: ClassVar[Vocabulary | None] = None
+    generators: ClassVar[tuple[type, ...]] = ()
     asynchronous: bool = False
 
     # ---- where it runs
