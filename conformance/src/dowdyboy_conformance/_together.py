@@ -47,6 +47,7 @@ SCENARIOS = {
         "scenarios.steps": ["passes"],
         "scenarios.records": ["samples"],
         "scenarios.averages": ["average", "asking"],
+        "scenarios.weights": ["weighted", "some_only"],
         "scenarios.frameworks": ["long_training"],
     }.items()
     for name in names

@@ -30,6 +30,7 @@ from .position import Position
 from .records import Records
 from .stepping import LossScaler, Stepper
 from .stopping import Stopping
+from .weighing import Weighing
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Run:
         stopping: whether a signal asks to stop.
         losses: whether the training can go on.
         script: the plain numbers that the script gave.
+        weighing: the weights of batches.
         begins_epochs: whether the fit has an ``on_epoch_begin``.
     """
 
@@ -74,6 +76,7 @@ class Run:
     stopping: Stopping
     losses: Losses
     script: ScriptNumbers
+    weighing: Weighing
     begins_epochs: bool = False
 
     @property
@@ -85,6 +88,19 @@ class Run:
         """Says a line on the screen and in the text log; in the main process only."""
         if self.is_main:
             self.messages.write(text)
+
+    def scale_state(self) -> dict[str, Any]:
+        """The loss scale, and what the weights of batches are measured by."""
+        return {**self.stepper.scaler.state(), **self.weighing.state()}
+
+    def load_scale_state(self, state: dict[str, Any]) -> None:
+        """Takes up what ``scale_state`` gave.
+
+        Raises:
+            ValueError: it is none.
+        """
+        self.weighing.load_state(state)
+        self.stepper.scaler.load_state(state)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -163,6 +179,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         stopping=Stopping(backend.largest, backend.rank, backend.world_size, config.stop_after_seconds),
         losses=Losses(config.nonfinite, backend, stepper.scaler, position, warn),
         script=ScriptNumbers(backend, parts),
+        weighing=Weighing(backend, config.accumulate_steps, parts, stepper),
     )
 
 

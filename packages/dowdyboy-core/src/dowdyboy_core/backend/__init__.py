@@ -36,6 +36,7 @@ from .shares import Share, deal
 from .streams import StreamSource
 from .together import check_process_count, end_together
 from .trees import Array, check_entries, check_groups, decode, describe_differences, encode
+from .weights import Weights
 from .worker_signals import WorkerInit
 from .workers import Workers
 
@@ -90,6 +91,7 @@ __all__ = [
     "StreamSource",
     "Tracker",
     "WeightedOrder",
+    "Weights",
     "Work",
     "WorkerInit",
     "WorkerWatch",

@@ -18,6 +18,7 @@ from .loaders import MapParts, StreamParts
 from .orders import Isolate
 from .points import Tracker
 from .trees import Array
+from .weights import Weights
 
 
 class Backend(ABC):
@@ -198,8 +199,15 @@ class Backend(ABC):
         """Adds the gradients of ``loss`` times ``factor``."""
 
     @abstractmethod
-    def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:
-        """Multiplies an optimizer's gradients; with ``check`` gives whether all of them are finite, else True."""
+    def weights(self) -> Weights:
+        """What computes with the weights of batches; asked for once, after ``open``."""
+
+    @abstractmethod
+    def scale_gradients(self, optimizer: Any, factor: Any, *, check: bool) -> bool:
+        """Multiplies an optimizer's gradients; with ``check`` gives whether all of them are finite, else True.
+
+        The factor is a number of those that ``weights`` computes with.
+        """
 
     def has_sparse_gradients(self, optimizer: Any) -> bool:
         """Whether a gradient of an optimizer's parameters is sparse right now."""
