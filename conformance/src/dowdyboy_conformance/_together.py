@@ -48,6 +48,7 @@ SCENARIOS = {
         "scenarios.records": ["samples"],
         "scenarios.averages": ["average", "asking"],
         "scenarios.weights": ["weighted", "some_only"],
+        "scenarios.loader_states": ["own_states"],
         "scenarios.frameworks": ["long_training"],
     }.items()
     for name in names

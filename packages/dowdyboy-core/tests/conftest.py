@@ -245,7 +245,7 @@ class PlainBackend(Backend):
             return Array("F64", (), struct.pack("<d", tensor.value))
         return Array({"float32": "F32", "int64": "I64"}[tensor.dtype.name], tensor.shape, tensor.tobytes())
 
-    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
+    def tensor_from_state(self, array: Array, like: Any = None, *, host: bool = False) -> Any:
         return np.frombuffer(bytes(array.data), {"F32": "float32", "I64": "int64"}[array.dtype]).reshape(array.shape)
 
     def open_tracker(self, name: str, folder: Path) -> Any:

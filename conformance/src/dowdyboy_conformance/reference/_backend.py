@@ -266,7 +266,7 @@ class NumpyBackend(Backend):
     def tensor_state(self, tensor: Any) -> Array:
         return _state.to_array(tensor.data)
 
-    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
+    def tensor_from_state(self, array: Array, like: Any = None, *, host: bool = False) -> Any:
         return Tensor(_state.from_array(array))
 
     # ---- the rest

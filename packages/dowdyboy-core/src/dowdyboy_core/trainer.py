@@ -403,7 +403,7 @@ class Trainer:
                     self._saver.within_epoch(ep, closing)
                     self._saver.stop_if_asked(ep, signum)
                     if self._stopping.ends:
-                        loader.close()
+                        loader.leave()
                         break
         self._interlude.phase = "between"
         check_not_empty("train", ep, position.batch)

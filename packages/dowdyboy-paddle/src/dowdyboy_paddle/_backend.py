@@ -329,8 +329,9 @@ class PaddleBackend(Backend):
     def tensor_state(self, tensor: Any) -> Array:
         return _state.to_array(tensor)
 
-    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
-        return _state.to_tensor(array, None if like is None else like.place)
+    def tensor_from_state(self, array: Array, like: Any = None, *, host: bool = False) -> Any:
+        place = paddle.CPUPlace() if host else getattr(like, "place", None)
+        return _state.to_tensor(array, place)
 
     def own_state(self, value: Any) -> Any:
         return _own_state.own_state(value)

@@ -312,8 +312,9 @@ class TorchBackend(Backend):
     def tensor_state(self, tensor: Any) -> Array:
         return _state.to_array(tensor)
 
-    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
-        return _state.to_tensor(array).to(self._device if like is None else like.device)
+    def tensor_from_state(self, array: Array, like: Any = None, *, host: bool = False) -> Any:
+        tensor = _state.to_tensor(array)
+        return tensor if host else tensor.to(self._device if like is None else like.device)
 
     def own_state(self, value: Any) -> Any:
         return _own_state.own_state(value)

@@ -23,6 +23,7 @@ from dowdyboy_core.backend.seam import Backend
 from .assembly import Assembly
 from .averaging import Averaging
 from .following import Following
+from .loader_states import LoaderStates
 from .losses import Losses
 from .metrics import MetricLog
 from .overruled import ScriptNumbers
@@ -56,6 +57,7 @@ class Run:
         losses: whether the training can go on.
         script: the plain numbers that the script gave.
         weighing: the weights of batches.
+        loader_states: where a loader stands that has a state of its own.
         begins_epochs: whether the fit has an ``on_epoch_begin``.
     """
 
@@ -77,6 +79,7 @@ class Run:
     losses: Losses
     script: ScriptNumbers
     weighing: Weighing
+    loader_states: LoaderStates
     begins_epochs: bool = False
 
     @property
@@ -88,6 +91,15 @@ class Run:
         """Says a line on the screen and in the text log; in the main process only."""
         if self.is_main:
             self.messages.write(text)
+
+    def gathered(self) -> dict[str, list[Any]]:
+        """What each process has of its own: its random streams, and where its training loader stands if it says so.
+
+        All processes come here.
+        """
+        found = self.backend.gather((self.streams.capture(), self.loader_states.capture()))
+        states = [item[1] for item in found]
+        return {"rng": [item[0] for item in found], **({} if None in states else {"loader": states})}
 
     def scale_state(self) -> dict[str, Any]:
         """The loss scale, and what the weights of batches are measured by."""
@@ -180,6 +192,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         losses=Losses(config.nonfinite, backend, stepper.scaler, position, warn),
         script=ScriptNumbers(backend, parts),
         weighing=Weighing(backend, config.accumulate_steps, parts, stepper),
+        loader_states=LoaderStates(backend, parts, position, warn if backend.rank == 0 else log.warn),
     )
 
 

@@ -53,7 +53,7 @@ def take_snapshot(run: Run, number: int, *, everywhere: bool = False) -> Snapsho
         "on_epoch_begin": run.begins_epochs,
     }
     snapshot = Snapshot(index)
-    snapshot.trees["rng"] = backend.gather(run.streams.capture())
+    snapshot.trees |= run.gathered()
     snapshot.trees["records"] = run.records.state() if position.batch else {}
     snapshot.trees |= own_state.capture(backend, parts)
     with run.averaging.suspended():

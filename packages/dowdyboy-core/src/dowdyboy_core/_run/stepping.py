@@ -18,8 +18,8 @@ def windows(batches: Iterable[Any], size: int) -> Iterator[tuple[Any, int]]:
     The first batch opens a window, also where a run goes on within an epoch: it is saved only where none is open.
 
     Args:
-        batches: the batches of an epoch that are left; read one ahead where ``size`` is above 1, since the last one
-            closes its window however many there were.
+        batches: the batches of an epoch that are left; read one ahead within a window, since the last one closes its
+            window however many there were.
         size: batches in a full window.
     """
     if size == 1:
@@ -30,9 +30,13 @@ def windows(batches: Iterable[Any], size: int) -> Iterator[tuple[Any, int]]:
     end = object()
     batch, done = next(rest, end), 0
     while batch is not end:
-        following = next(rest, end)
         place = done % size + 1
-        yield batch, place if place == size or following is end else 0
+        if place == size:  # nothing is read ahead where a run may be saved: a loader's own state is of what it gave
+            yield batch, place
+            following = next(rest, end)
+        else:
+            following = next(rest, end)
+            yield batch, place if following is end else 0
         batch, done = following, done + 1
 
 

@@ -334,8 +334,8 @@ class Backend(ABC):
         """A tensor as plain data, copied."""
 
     @abstractmethod
-    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
-        """A new tensor from plain data, where the tensor ``like`` is, or else on the device."""
+    def tensor_from_state(self, array: Array, like: Any = None, *, host: bool = False) -> Any:
+        """A new tensor from plain data, where the tensor ``like`` is, or else on the device, or with ``host`` a CPU."""
 
     def own_state(self, value: Any) -> Any:
         """What a model or component keeps beside its ``state_dict``, by the framework's ways; None if nothing."""
