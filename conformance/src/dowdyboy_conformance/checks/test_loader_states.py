@@ -61,7 +61,7 @@ def test_a_batch_that_opens_a_window_is_not_ahead_of_the_state(harness: Harness,
             run.trainer.fit(step)
         except Killed:
             assert kill_at is not None
-        return [int(round(1e6 * loss)) for loss in run.losses], read
+        return [round(1e6 * loss) for loss in run.losses], read
 
     losses, indices = fit(tmp_path / "whole", None)
     for kill_at, saved in ((4, 3), (7, 7), (11, 10)):

@@ -15,8 +15,8 @@ from dowdyboy_conformance.scenarios import weights as scenarios
 from dowdyboy_core import SetupError
 
 HOW = (
-    "Return the loss, or (loss, weight) with a weight that is a number of at least 0 or a tensor of one element without "
-    "a gradient, such as how many tokens or samples the batch has."
+    "Return the loss, or (loss, weight) with a weight that is a number of at least 0 or a tensor of one element "
+    "without a gradient, such as how many tokens or samples the batch has."
 )
 
 
@@ -41,7 +41,7 @@ def test_all_processes_have_weights_or_none(together: Together, processes: int) 
         assert seen[1].startswith("train_step gave a weight with some batches and none with others.")
 
 
-def weighing(run: Run, weight: Any, *, zero: Any = None) -> Any:
+def weighing(run: Run, weight: Any) -> Any:
     """The usual hook with a weight: one for all, or one for each step."""
 
     def train_step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def trained(harness: Harness, out_dir: Path, data: list[Any], make_loss: Callabl
 
 
 def weighted(harness: Harness, out_dir: Path) -> Any:
-    """Parameters after training with weights of each kind, and how often the processes have asked for them."""
+    """Parameters after training with weights of each kind."""
     found: dict[str, Any] = {}
     for kind in KINDS:
 
@@ -70,14 +71,12 @@ def weighted(harness: Harness, out_dir: Path) -> Any:
             return value, given if kind == "number" else harness.tensor(np.float32(given))
 
         for window, changed in CASES:
-            asked: list[int] = []
             settings = {"accumulate_steps": window, "asynchronous": kind == "on a device", **changed}
 
-            def counted(loss_of: Any, bat: Any, asked: list[int] = asked, make: Any = with_weight) -> Any:
-                return make(loss_of, bat)
-
             name = f"{kind}, {window}"
-            found[name] = trained(harness, out_dir / name, batches(harness), counted, nonfinite="stop", **settings)[1]
+            found[name] = trained(harness, out_dir / name, batches(harness), with_weight, nonfinite="stop", **settings)[
+                1
+            ]
     return found
 
 
@@ -88,7 +87,7 @@ def joined(harness: Harness, out_dir: Path, processes: int) -> dict[str, Any]:
     rounds = [parts[start : start + processes] for start in range(0, len(parts), processes)]
     rounds[-1] += parts[: processes - len(rounds[-1])]  # as in any last round
     for window, changed in CASES:
-        windows = [sum(rounds[start : start + window], []) for start in range(0, len(rounds), window)]
+        windows = [list(chain(*rounds[start : start + window])) for start in range(0, len(rounds), window)]
 
         def mean(loss_of: Any, bat: Any) -> Any:
             total = sum(WEIGHTS[number] for _, _, number in bat)

@@ -27,8 +27,8 @@ class TorchWeights(Weights):
 
         def mask(gradient: torch.Tensor) -> torch.Tensor:
             if gradient.is_sparse:
-                values = _unless(zero, gradient._values())
-                return torch.sparse_coo_tensor(gradient._indices(), values, gradient.shape)
+                whole = gradient.coalesce()
+                return torch.sparse_coo_tensor(whole.indices(), _unless(zero, whole.values()), gradient.shape)
             return _unless(zero, gradient)
 
         handles = [item.register_hook(mask) for item in parameters]

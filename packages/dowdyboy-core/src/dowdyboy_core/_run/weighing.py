@@ -18,8 +18,8 @@ from .values import as_number
 _AS_IT_IS: AbstractContextManager[Any] = nullcontext()
 
 _HOW = (
-    "Return the loss, or (loss, weight) with a weight that is a number of at least 0 or a tensor of one element without "
-    "a gradient, such as how many tokens or samples the batch has."
+    "Return the loss, or (loss, weight) with a weight that is a number of at least 0 or a tensor of one element "
+    "without a gradient, such as how many tokens or samples the batch has."
 )
 
 
@@ -119,9 +119,9 @@ class Weighing:
             return
         if self._readable(given[1]):
             raise SetupError(
-                f"train_step gave a loss with the weight {given[1]!r:.80}, and with auto_optimize=False it differentiates "
-                "its losses itself: nothing would come of the weight. Give trainer.backward the loss times its weight "
-                "over the sum of the weights, and return the loss alone; or set auto_optimize=True."
+                f"train_step gave a loss with the weight {given[1]!r:.80}, and with auto_optimize=False it "
+                "differentiates its losses itself: nothing would come of the weight. Give trainer.backward the loss "
+                "times its weight over the sum of the weights, and return the loss alone; or set auto_optimize=True."
             )
 
     # ---- what comes of it

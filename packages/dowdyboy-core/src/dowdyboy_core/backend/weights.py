@@ -35,7 +35,7 @@ class Weights(ABC):
         return number * factor / divisor if divisor else 0.0
 
     def power_of_two(self, number: Any, otherwise: Any) -> Any:
-        """The largest power of two that is at most ``number``; ``otherwise`` where that is no positive finite number."""
+        """The largest power of two up to ``number``; ``otherwise`` where that is no positive finite number."""
         return math.ldexp(0.5, math.frexp(number)[1]) if 0 < number < math.inf else otherwise
 
     def times(self, loss: Any, factor: Any) -> Any:
