@@ -42,7 +42,12 @@ def test_a_batch_that_opens_a_window_is_not_ahead_of_the_state(harness: Harness,
 
     def fit(folder: Path, kill_at: int | None) -> tuple[list[int], list[int]]:
         read: list[int] = []
-        settings = {"accumulate_steps": 3, "save_steps": 3, "enable_save_checkpoint": True, "resume": "auto"}
+        settings: dict[str, Any] = {
+            "accumulate_steps": 3,
+            "save_steps": 3,
+            "enable_save_checkpoint": True,
+            "resume": "auto",
+        }
         run = build(harness, folder, epoch=2, **settings)
         features, classes = data(SAMPLES)
 
