@@ -29,7 +29,7 @@ from .harness import Parts, case
     "StatefulDataLoader",
     "torch",
     ("torchdata",),
-    note="its own state isn't needed: it is iterated over as it is, its sampler seeded for the epoch",
+    note="it goes on from its own state, and reads nothing again",
 )
 def stateful() -> Parts:
     model = perceptron()

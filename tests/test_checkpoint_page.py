@@ -393,7 +393,7 @@ def test_the_table_of_the_files_is_complete(runs: dict[str, Run]) -> None:
         of_any_number(path.name) for run in runs.values() for folder in run.folder.parent.iterdir()
         for path in folder.iterdir()
     }  # fmt: skip
-    assert there == said
+    assert there == said - {"loader.json", "loader.safetensors"}  # of a loader with a state of its own (clause D-21)
 
 
 def keys_of(trees: Iterable[Any]) -> set[str]:

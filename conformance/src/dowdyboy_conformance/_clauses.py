@@ -6,7 +6,7 @@ TOPICS = {
     "A": ("API", 9),
     "F": ("fields", 9),
     "H": ("hooks", 11),
-    "L": ("loop order", 18),
+    "L": ("loop order", 20),
     "R": ("records", 9),
     "D": ("data", 23),
     "S": ("randomness", 6),
@@ -17,7 +17,7 @@ TOPICS = {
     "O": ("optimizing", 18),
     "U": ("utilities", 6),
     "X": ("errors", 4),
-    "W": ("several processes", 28),
+    "W": ("several processes", 29),
     "N": ("numbers across frameworks", 5),
 }
 """For each topic its name and the number of its clauses."""

@@ -52,6 +52,49 @@ class Restarted:
         return self.start()
 
 
+class Stateful:
+    """Batches of a dataset in an order of its own, which say where they are, and go on from there.
+
+    Args:
+        dataset: read by index, each index once a pass.
+        state: changes what it says of itself.
+    """
+
+    def __init__(self, dataset: Any, state: Callable[[dict[str, Any]], Any] = lambda state: state) -> None:
+        self.dataset = dataset
+        self.given = state
+        self.asked = 0
+        self.order_of = 0  # of which process the order is
+        self._bits = np.random.PCG64(5)
+        self._order: list[int] = []
+        self._next: dict[str, Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._next is not None:
+            self._order, self._bits.state = self._next["order"], self._next["bits"]
+            self._next = None
+        else:
+            self._bits = np.random.PCG64(random.getrandbits(32) + self.order_of)
+            self._order = np.random.Generator(self._bits).permutation(len(self.dataset)).tolist()
+        return self._batches()
+
+    def _batches(self) -> Iterator[Any]:
+        while self._order:
+            index, self._order = self._order[0], self._order[1:]
+            noise = np.random.Generator(self._bits).random(), random.random()
+            yield [*self.dataset[index], *noise]
+
+    def state_dict(self) -> Any:
+        """Where it is: what is left of the order, and the generator that it draws from."""
+        self.asked += 1
+        return self.given({"order": self._order, "bits": self._bits.state, "array": np.arange(2), "nothing": None})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Begins there the next time."""
+        assert state["array"].tolist() == [0, 1]
+        self._next = state
+
+
 def plain(harness: Harness, value: Any) -> Any:
     """A batch with lists for its tensors."""
     if harness.is_tensor(value):

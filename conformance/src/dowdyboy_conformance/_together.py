@@ -48,6 +48,8 @@ SCENARIOS = {
         "scenarios.records": ["samples"],
         "scenarios.averages": ["average", "asking"],
         "scenarios.scripts": ["scripts", "counts"],
+        "scenarios.weights": ["weighted", "some_only"],
+        "scenarios.loader_states": ["own_states"],
         "scenarios.frameworks": ["long_training"],
     }.items()
     for name in names

@@ -19,6 +19,7 @@ import pytest
 from dowdyboy_core import Trainer, TrainerConfig
 from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import Array
+from dowdyboy_core.backend.weights import Weights
 
 DONE_TO_FILES = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir")
 """What Python tells of right before it does it."""
@@ -71,6 +72,13 @@ class Halving:
         self.optimizer.lr /= 2
 
 
+class PlainWeights(Weights):
+    """Of numbers alone."""
+
+    def masked(self, parameters: Any, factor: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
 class PlainBackend(Backend):
     """Models of one number; a loss is the gradient that it has."""
 
@@ -79,6 +87,9 @@ class PlainBackend(Backend):
 
     def __init__(self) -> None:
         self._stream = 0
+
+    def weights(self) -> Weights:
+        return PlainWeights()
 
     def draw(self) -> float:
         """A number of the global stream."""
@@ -234,7 +245,7 @@ class PlainBackend(Backend):
             return Array("F64", (), struct.pack("<d", tensor.value))
         return Array({"float32": "F32", "int64": "I64"}[tensor.dtype.name], tensor.shape, tensor.tobytes())
 
-    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
+    def tensor_from_state(self, array: Array, like: Any = None, *, host: bool = False) -> Any:
         return np.frombuffer(bytes(array.data), {"F32": "float32", "I64": "int64"}[array.dtype]).reshape(array.shape)
 
     def open_tracker(self, name: str, folder: Path) -> Any:

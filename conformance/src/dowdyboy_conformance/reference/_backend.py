@@ -24,7 +24,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _averaging, _data, _distributed, _state
+from . import _averaging, _data, _distributed, _state, _weights
 from ._tracker import JsonLinesTracker
 from .framework import random
 from .framework.layers import Module
@@ -176,10 +176,14 @@ class NumpyBackend(Backend):
         for exchange in exchanging:
             exchange.average_gradients()
 
+    def weights(self) -> _weights.NumpyWeights:
+        return _weights.NumpyWeights(self.world_size)
+
     @quiet
-    def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:
+    def scale_gradients(self, optimizer: Any, factor: Any, *, check: bool) -> bool:
+        number = np.float32(factor if isinstance(factor, float) else factor.item())
         for parameter in self._with_gradient(optimizer):
-            parameter.grad = parameter.grad * np.float32(factor)
+            parameter.grad = parameter.grad * number
         return not check or all(np.isfinite(item.grad).all() for item in self._with_gradient(optimizer))
 
     def clip_gradients(self, optimizer: Any, max_norm: float) -> None:
@@ -262,7 +266,7 @@ class NumpyBackend(Backend):
     def tensor_state(self, tensor: Any) -> Array:
         return _state.to_array(tensor.data)
 
-    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
+    def tensor_from_state(self, array: Array, like: Any = None, *, host: bool = False) -> Any:
         return Tensor(_state.from_array(array))
 
     # ---- the rest

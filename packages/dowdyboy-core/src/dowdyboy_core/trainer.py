@@ -79,6 +79,7 @@ class Trainer:
         self._position = run.position
         self._records = run.records  # but for a test's, while one runs
         self._stepper = run.stepper
+        self._weighing = run.weighing
         self._averaging = run.averaging
         self._metrics = run.metrics
         self._stopping = run.stopping
@@ -293,7 +294,8 @@ class Trainer:
 
         Args:
             train_step: ``train_step(trainer, bat, bat_idx, global_step)`` gives the loss of a batch, a tensor with one
-                element. With ``auto_optimize=False`` it calls zero_grad, backward and step itself and may give nothing.
+                element, or ``(loss, weight)``, by which it counts in its window and among the processes. With
+                ``auto_optimize=False`` it calls zero_grad, backward and step itself and may give nothing.
             val_step: ``val_step(trainer, bat, bat_idx, global_step)``, run in evaluation mode without gradients.
             on_epoch_end: ``on_epoch_end(trainer, ep)``, with the epoch's records at hand.
             on_epoch_begin: ``on_epoch_begin(trainer, ep)``, before the first batch of an epoch. At a resume it runs
@@ -323,6 +325,7 @@ class Trainer:
             self._replay.begin(None if begin is None else lambda ep: self._begin_epoch(ep, begin))
             self._saver.begin(self._replay)
             self._run.losses.begin()
+            self._weighing.begin()
             self._schedules.tell_lengths()
             self._parts.tell_generators()
             try:
@@ -390,7 +393,7 @@ class Trainer:
                 self._records.position = position.batch * self.world_size + self.rank
                 with _SYNCHRONISED if closing else backend.unsynchronised(self._parts.models):
                     self._display.loss = self._train_batch(train_step, bat, closing)
-                losses.note(self._display.loss, closing)
+                losses.note(self._weighing.seen(self._display.loss), closing)
                 self._averaging.after_batch()
                 position.batch += 1
                 position.train_step += 1
@@ -402,7 +405,7 @@ class Trainer:
                     self._saver.within_epoch(ep, closing)
                     self._saver.stop_if_asked(ep, signum)
                     if self._stopping.ends:
-                        loader.close()
+                        loader.leave()
                         break
         self._interlude.phase = "between"
         check_not_empty("train", ep, position.batch)
@@ -413,6 +416,7 @@ class Trainer:
     def _train_batch(self, train_step: Step, bat: Any, closing: int) -> Any:
         """Runs one training batch, and steps if it closes an accumulation window of ``closing`` batches."""
         auto, stepper, position, backend = self.config.auto_optimize, self._stepper, self._position, self._backend
+        weighing = self._weighing
         if auto and position.window_begins:
             for optimizer in self._parts.optimizers:
                 backend.zero_grad(optimizer)
@@ -420,12 +424,14 @@ class Trainer:
         with backend.forward_context(True):
             loss = train_step(self, backend.to_device(bat), position.batch, position.train_step)
         if auto:
+            loss, weight = weighing.split(loss)
             if closing:
                 self._stopping.ask("train")
-            stepper.backward(loss)
+            stepper.backward(loss) if weight is None else weighing.backward(loss, weight, closing)
             if closing:
-                self._schedules.after([stepper.step(optimizer, closing) for optimizer in self._parts.optimizers])
+                self._schedules.after([weighing.step(optimizer, closing) for optimizer in self._parts.optimizers])
         else:
+            weighing.check_by_hand(loss)
             self._schedules.end_batch()
         stepper.scaler.update()
         return loss

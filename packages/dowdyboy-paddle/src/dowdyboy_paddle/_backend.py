@@ -30,7 +30,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _averaging, _data, _distributed, _gradients, _names, _own, _own_state, _schedules, _state
+from . import _averaging, _data, _distributed, _gradients, _names, _own, _own_state, _schedules, _state, _weights
 from ._amp import ForwardContexts, available_precision
 from ._devices import choose_device
 from ._exchange import PaddleVocabulary
@@ -238,7 +238,10 @@ class PaddleBackend(Backend):
             _distributed.backward(loss if factor == 1.0 else loss * factor, self._models)
         _distributed.check_used(exchanging)
 
-    def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:
+    def weights(self) -> _weights.PaddleWeights:
+        return _weights.PaddleWeights(self.world_size, self._device)
+
+    def scale_gradients(self, optimizer: Any, factor: Any, *, check: bool) -> bool:
         return _gradients.scale(self.optimizer_parameters(optimizer), factor, check=check)
 
     def has_sparse_gradients(self, optimizer: Any) -> bool:
@@ -332,8 +335,9 @@ class PaddleBackend(Backend):
     def tensor_state(self, tensor: Any) -> Array:
         return _state.to_array(tensor)
 
-    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
-        return _state.to_tensor(array, None if like is None else like.place)
+    def tensor_from_state(self, array: Array, like: Any = None, *, host: bool = False) -> Any:
+        place = paddle.CPUPlace() if host else getattr(like, "place", None)
+        return _state.to_tensor(array, place)
 
     def own_state(self, value: Any) -> Any:
         return _own_state.own_state(value)

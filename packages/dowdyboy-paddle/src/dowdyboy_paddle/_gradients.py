@@ -19,11 +19,15 @@ def gradients(parameters: Sequence[paddle.Tensor]) -> list[paddle.Tensor]:
 
 
 @paddle.no_grad()
-def scale(parameters: Sequence[paddle.Tensor], factor: float, *, check: bool) -> bool:
+def scale(parameters: Sequence[paddle.Tensor], factor: float | paddle.Tensor, *, check: bool) -> bool:
     """Multiplies them; with ``check`` gives whether all of them are finite, else True."""
     found = gradients(parameters)
     for gradient in found:
-        gradient.scale_(factor)
+        if isinstance(factor, float):
+            gradient.scale_(factor)
+        else:  # in float32 at least, which 16 bits can't hold the factor in
+            wide = paddle.float64 if gradient.dtype == paddle.float64 else paddle.float32
+            paddle.assign((gradient.astype(wide) * factor.astype(wide)).astype(gradient.dtype), gradient)
     if not check or not found:
         return True
     finite = [paddle.isfinite(gradient).all() for gradient in found]

@@ -28,7 +28,7 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _averaging, _data, _distributed, _gradients, _names, _own, _own_state, _schedules, _state
+from . import _averaging, _data, _distributed, _gradients, _names, _own, _own_state, _schedules, _state, _weights
 from ._amp import ForwardContexts, available_precision
 from ._devices import choose_device
 from ._exchange import TorchVocabulary
@@ -223,7 +223,10 @@ class TorchBackend(Backend):
         with self._contexts.outside():
             (loss if factor == 1.0 else loss * factor).backward()
 
-    def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:
+    def weights(self) -> _weights.TorchWeights:
+        return _weights.TorchWeights(self.world_size, self._device)
+
+    def scale_gradients(self, optimizer: Any, factor: Any, *, check: bool) -> bool:
         return _gradients.scale(self.optimizer_parameters(optimizer), factor, check=check)
 
     def has_sparse_gradients(self, optimizer: Any) -> bool:
@@ -312,8 +315,9 @@ class TorchBackend(Backend):
     def tensor_state(self, tensor: Any) -> Array:
         return _state.to_array(tensor)
 
-    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
-        return _state.to_tensor(array).to(self._device if like is None else like.device)
+    def tensor_from_state(self, array: Array, like: Any = None, *, host: bool = False) -> Any:
+        tensor = _state.to_tensor(array)
+        return tensor if host else tensor.to(self._device if like is None else like.device)
 
     def own_state(self, value: Any) -> Any:
         return _own_state.own_state(value)

@@ -128,6 +128,11 @@ def largest(numbers: Sequence[int]) -> list[int]:
     return found
 
 
+def total(number: torch.Tensor) -> torch.Tensor:
+    """The sum of one number of each process, added up in the order of the ranks, so that all get the same bits."""
+    return torch.stack(_all_gather(number)).sum()
+
+
 def _device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 

@@ -12,11 +12,16 @@ def gradients(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [item.grad for item in parameters if item.grad is not None]
 
 
-def scale(parameters: Sequence[torch.Tensor], factor: float, *, check: bool) -> bool:
+@torch.no_grad()
+def scale(parameters: Sequence[torch.Tensor], factor: float | torch.Tensor, *, check: bool) -> bool:
     """Multiplies them; with ``check`` gives whether all of them are finite, else True."""
     found = gradients(parameters)
     for gradient in found:
-        gradient.mul_(factor)
+        if isinstance(factor, float):
+            gradient.mul_(factor)
+        else:  # in float32 at least, which 16 bits can't hold the factor in
+            wide = torch.promote_types(gradient.dtype, torch.float32)
+            gradient.copy_(gradient.to(wide) * factor.to(wide))
     if not check or not found:
         return True
     dense = [_values(gradient) if gradient.is_sparse else gradient for gradient in found]

@@ -51,6 +51,8 @@ def own_parts(loader: Any) -> StreamParts | None:
         end_workers=OwnReading.close,
         samplers=held,
         streams=[item.dataset for item in held if isinstance(item.dataset, IterableDataset)],
+        # What workers draw is in no state of a loader: with some it is run on, which gives the same numbers.
+        itself=None if any(item.num_workers for item in held) else loader,
     )
 
 

@@ -43,6 +43,7 @@ class Tensor:
         data: the values; never changed in place by the framework, so that what was computed from them stays right.
         trainable: whether ``backward`` leaves a gradient in ``grad``.
         grad: the gradients added up so far, None before the first.
+        hook: what a gradient goes through before it is added to ``grad``; None for nothing.
         fresh: whether ``backward`` has added to ``grad`` since someone last set this to False.
         edges: where the gradient goes on to, and how.
         number: grows with every tensor that is made; a result has a larger one than what it was made of.
@@ -52,6 +53,7 @@ class Tensor:
         self.data = np.asarray(data)
         self.trainable = False
         self.grad: Array | None = None
+        self.hook: Callable[[Array], Array] | None = None
         self.fresh = False
         self.edges = edges
         self.number = next(_numbers)
@@ -127,7 +129,8 @@ class Tensor:
         for tensor in _from_last_to_first(self):
             gradient = gradients.pop(tensor.number)
             if tensor.trainable:
-                tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+                own = gradient if tensor.hook is None else tensor.hook(gradient)
+                tensor.grad = own if tensor.grad is None else tensor.grad + own
                 tensor.fresh = True
             for source, share in tensor.edges:
                 part = _like(share(gradient), source)

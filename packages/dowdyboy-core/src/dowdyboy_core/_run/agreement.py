@@ -79,7 +79,13 @@ def check_parts(role: str, gather: Gather, dealing: Dealing, batches: int | None
 
 
 def in_rounds(
-    batches: Iterator[Any], start: int, gather: Gather, largest: Callable[[Sequence[int]], Sequence[int]], dealer: str
+    batches: Iterator[Any],
+    start: int,
+    gather: Gather,
+    largest: Callable[[Sequence[int]], Sequence[int]],
+    dealer: str,
+    done: int = 0,
+    head: Callable[[int], list[Any]] | None = None,
 ) -> Iterator[Any]:
     """Yields a process's part of a stream in training, in rounds that all processes have; nobody knows its length.
 
@@ -91,17 +97,19 @@ def in_rounds(
         gather: brings together a value of each process.
         largest: gives for each place the largest of the numbers that the processes give.
         dealer: what to call the stream in an error.
+        done: how many rounds came before ``batches``.
+        head: gives the first so many of all, where ``batches`` doesn't begin with them.
 
     Raises:
         SetupError: a process has at least two batches more than another one, or one has none.
     """
     first: list[Any] = []
-    given, filled, none = 0, False, object()
-    for place in count():
+    given, filled, none = done, False, object()
+    for place in count(done):
         batch = next(batches, none)
         there = batch is not none
         given += there
-        if there and not first:
+        if there and not first and not done:
             first.append(batch)
         if place >= start:
             ended, going, over = largest((not there, there, filled))
@@ -113,6 +121,8 @@ def in_rounds(
         elif not there:
             filled = True
         if place >= start:
+            if not there and done and head is not None:
+                first = head(1)
             yield batch if there else first[0]
 
 

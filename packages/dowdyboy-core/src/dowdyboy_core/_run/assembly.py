@@ -48,6 +48,7 @@ class Assembly:
         self._generators = OwnGenerators(backend.generators, backend.name, warn)
         self.loaders: dict[str, EpochLoader] = {}
         self.given_loaders: dict[str, Any] = {}
+        self.steps_per_epoch = config.steps_per_epoch
         self.models: list[Any] = []
         self.trained: dict[str, Any] = {}  # in several processes: what they have agreed to train, by number and path
         self.components: list[Any] = []
@@ -336,6 +337,7 @@ def _as_stream(role: str, loader: Any) -> StreamParts:
         end_workers=close_generator,
         samplers=loaders_within(loader),
         streams=(loader,),
+        itself=loader,
     )
 
 

@@ -80,8 +80,8 @@ _COUNTS = ("run", "world_size", "metrics_bytes", "epoch", "batch", "train_step",
 _SETTINGS = ("accumulate_steps", "batches", "batch_size", "val_batches", "val_batch_size")  # since version 2
 _TEXTS: tuple[str, ...] = ("dowdyboy", "backend", "backend_version", "python", "name", "precision", "best_type")
 _FILE = re.compile(
-    r"((model|component)_[0-9]+(_beside)?|(ema|optimizer|lr_scheduler)_[0-9]+|ema|scaler|rng|records|frozen|script|exchange|passengers)"
-    r"\.(json|safetensors)"
+    r"((model|component)_[0-9]+(_beside)?|(ema|optimizer|lr_scheduler)_[0-9]+"
+    r"|ema|scaler|rng|loader|records|frozen|script|exchange|passengers)\.(json|safetensors)"
 )
 _MAX_COUNT = 2**53  # more than any run comes to
 _TREES = {"rng": list, "records": dict, "scaler": dict}
@@ -117,6 +117,17 @@ def _are_places(places: Any) -> bool:
     return all(isinstance(item, list) and len(item) == 2 and all(map(_is_count, item)) and item[0] for item in places)
 
 
+def _are_loader_states(stored: Any) -> bool:
+    return isinstance(stored, list) and all(map(_is_loader_state, stored))
+
+
+def _is_loader_state(item: Any) -> bool:
+    if not isinstance(item, dict) or "state" not in item or not _is_count(item.get("number")):
+        return False
+    place = item.get("place")
+    return isinstance(place, list) and len(place) == 2 and all(type(n) is int and abs(n) <= _MAX_COUNT for n in place)
+
+
 def _or_zero(index: Mapping[str, Any], name: str) -> Any:
     """What the index says, with 0 for null."""
     value = index.get(name, "nothing")
@@ -150,6 +161,8 @@ def read_snapshot(folder: Path, *, weights_only: bool = False) -> Snapshot:
             raise CheckpointError(f"{str(folder)!r} has no {name}.json of the right kind. Use another checkpoint.")
     if not isinstance(found.get("ema", {}), dict):
         raise CheckpointError(f"{str(folder)!r} has no ema.json of the right kind. Use another checkpoint.")
+    if not _are_loader_states(found.get("loader", [])):
+        raise CheckpointError(f"{str(folder)!r} has no loader.json of the right kind. Use another checkpoint.")
     return Snapshot(reader.index, weights, found)
 
 

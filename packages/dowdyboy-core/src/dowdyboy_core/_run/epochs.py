@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from dowdyboy_core.backend.dealt import Dealing, find_dealing, tell_epoch
 from dowdyboy_core.backend.loaders import EpochLoader, MapLoader, MapParts, StreamLoader, StreamParts, open_loader
 from dowdyboy_core.backend.orders import Batching
+from dowdyboy_core.backend.own_states import LoaderState, has_state
 from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.shares import Share, share_of
 from dowdyboy_core.backend.trees import Array
@@ -90,6 +91,7 @@ class Epochs(EpochLoader):
         self._warn = warn
         self._inner: MapLoader | StreamLoader | None = None
         self._looked = False
+        self._pending: LoaderState | None = None
 
     def count(self) -> int | None:
         return self._count_of(self._share)
@@ -148,8 +150,12 @@ class Epochs(EpochLoader):
             return OnePass(batches, counted, share.dealt)
         counted = Counted(lambda: iter(()), parts.count)
         stream = self._stream_loader(parts, share)
-        look = partial(self._look, parts.count, dealing, looks) if compare else iter
-        stream.look = lambda read: counted.counting(look(read))
+        before = self._before(parts, share, start // rounds)
+        stream.before = before
+        done = 0 if before is None else before.number
+        known = parts.count if before is None else None  # of another pass than that of another process, maybe
+        look = partial(self._look, known, dealing, looks and before is None) if compare else iter
+        stream.look = lambda read: counted.counting(look(read), done)
         return OnePass(stream.epoch(number, start // rounds), counted, share.dealt)
 
     def _order_of(self, batching: Batching, number: int) -> Iterator[Any]:
@@ -157,6 +163,20 @@ class Epochs(EpochLoader):
             return batching.batches(self._seed, number)
         start = partial(batching.start, self._seed, number)
         return asked_lazily(start, self._streams, derive_seed(self._seed, "order", number))
+
+    def state(self) -> LoaderState | None:
+        if self._pending is not None:
+            return self._pending
+        return self._inner.state() if isinstance(self._inner, StreamLoader) else None
+
+    def take_up(self, state: LoaderState) -> None:
+        self._pending = state
+
+    def _before(self, parts: StreamParts, share: Share, start: int) -> LoaderState | None:
+        """What the user's loader goes on from, where it can; else it is run on."""
+        pending, self._pending = self._pending, None
+        usable = pending is not None and has_state(parts.itself) and share.given(pending.number) <= start
+        return pending if usable else None
 
     def close(self) -> None:
         """Ends the workers of an epoch that was left before its end."""
@@ -229,14 +249,24 @@ class Epochs(EpochLoader):
     ) -> Iterator[Any]:
         share = self._share_by(dealing)
         inner = self._stream_loader(parts, share)
+        before = self._before(parts, share, start)
+        inner.before = before
         if share.world_size == 1:
             return inner.epoch(epoch, start)
-        inner.look = partial(self._look, parts.count, dealing, looks)
+        inner.look = partial(self._look, parts.count, dealing, looks and before is None)
         if self._role != "train" or dealing is None:
             return inner.epoch(epoch, start)
         exchange, name = self._compared.exchange, type(self._loader).__name__
         dealer = dealing.dealer if isinstance(dealing, Dealing) else name
-        return in_rounds(inner.epoch(epoch), start, exchange.gather, exchange.largest, dealer)
+        done = 0 if before is None else share.given(before.number)
+        rounds = inner.epoch(epoch, done)
+        return in_rounds(
+            rounds, start, exchange.gather, exchange.largest, dealer, done, lambda number: self._first(epoch, number)
+        )
+
+    def _first(self, epoch: int, number: int) -> list[Any]:
+        assert isinstance(self._inner, StreamLoader)
+        return self._inner.head(epoch, number)
 
     def _stream_loader(self, parts: StreamParts, share: Share) -> StreamLoader:
         inner = self._inner

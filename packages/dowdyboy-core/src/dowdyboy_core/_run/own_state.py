@@ -40,7 +40,7 @@ def capture(backend: Backend, parts: Assembly) -> dict[str, Any]:
 
     All processes come here.
     """
-    own = {name: _plain(backend, owner.state) for name, owner in _owners(backend, parts).items()}
+    own = {name: plain_state(backend, owner.state) for name, owner in _owners(backend, parts).items()}
     if backend.world_size == 1:
         return {name: [state] for name, state in own.items()}
     digests = backend.gather({name: _digest(name, state) for name, state in own.items()})
@@ -118,22 +118,22 @@ def _by_methods(item: Any) -> Owner | None:
     return Owner(give(), take)
 
 
-def _plain(backend: Backend, value: Any) -> Any:
+def plain_state(backend: Backend, value: Any) -> Any:
     """A state with plain data for its tensors and arrays, all of it copied."""
     if backend.describe_tensor(value) is not None:
         return backend.tensor_state(value)
     if isinstance(value, Enum):
-        return Member(_plain(backend, value.value))
+        return Member(plain_state(backend, value.value))
     if isinstance(value, Counter):
         return Counter(value)
     if isinstance(value, Mapping):
-        return {key: _plain(backend, item) for key, item in value.items()}
+        return {key: plain_state(backend, item) for key, item in value.items()}
     if type(value) is deque:
-        return deque((_plain(backend, item) for item in value), value.maxlen)
+        return deque((plain_state(backend, item) for item in value), value.maxlen)
     if isinstance(value, tuple):  # a named one is a tuple of its own class, which the script has
-        return tuple(_plain(backend, item) for item in value)
+        return tuple(plain_state(backend, item) for item in value)
     if type(value) is list:
-        return [_plain(backend, item) for item in value]
+        return [plain_state(backend, item) for item in value]
     if type(value) is set:
         return set(value)
     if type(value).__module__ == "numpy" and from_numpy(value) is not None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from dowdyboy_core._errors import SetupError
 from dowdyboy_core.backend.loaders import EpochLoader
 from dowdyboy_core.backend.orders import Batching
+from dowdyboy_core.backend.own_states import LoaderState
 from dowdyboy_core.backend.random_streams import RandomStreams
 
 from .position import Position
@@ -107,6 +108,12 @@ class Passable(Protocol):
     def close(self) -> None:
         """Ends the workers of a pass that was left before its end."""
 
+    def state(self) -> LoaderState | None:
+        """Where the user's own loader stands in the pass under way."""
+
+    def take_up(self, state: LoaderState) -> None:
+        """Has the next pass go on from there."""
+
     def lost(self) -> dict[int, str]:
         """What became of workers that are no more."""
 
@@ -145,10 +152,19 @@ class Passes(EpochLoader):
         self._reaches = self._position.train_step + wanted
         return islice(self._running, wanted)
 
+    def state(self) -> LoaderState | None:
+        return self._loader.state()
+
+    def take_up(self, state: LoaderState) -> None:
+        self._loader.take_up(state)
+
     def close(self) -> None:
         """Ends the workers; the next epoch starts them again at its place."""
         self._running = None
         self._loader.close()
+
+    def leave(self) -> None:
+        """Stays where it is: the data goes on from there."""
 
     def lost(self) -> dict[int, str]:
         return self._loader.lost()

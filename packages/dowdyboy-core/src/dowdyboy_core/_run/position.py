@@ -93,3 +93,7 @@ class Position:
         # Of as many processes as before each has its place; of others all begin where the last of those was.
         number, batch = places[rank] if len(places) == world_size else min(map(list, places))
         self.marks = [(self.train_step, number, batch)]
+
+    def take_own_place(self, place: Sequence[int]) -> None:
+        """Goes on from the place of this process, which may be in a later pass than that of the first one."""
+        self.marks = [(self.train_step, place[0], place[1])]

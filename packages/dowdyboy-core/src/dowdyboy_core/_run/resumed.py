@@ -106,7 +106,10 @@ class Resumed:
         described.take_up(run, snapshot)
         adapt_to_world_size(run, snapshot.index)
         # What is still needed: the streams when the loader has been started, and not the weights' memory until then.
-        self.snapshot = Snapshot(snapshot.index, trees={"rng": snapshot.trees["rng"]})
+        needed = ("rng", "loader")
+        self.snapshot = Snapshot(
+            snapshot.index, trees={name: snapshot.trees[name] for name in needed if name in snapshot.trees}
+        )
         own = folder.resolve().parent == (run.out_dir / "checkpoint").resolve()
         self.curves_end = int(snapshot.index["metrics_bytes"]) if own else None
         epochs, steps = run.position.epoch, run.position.train_step

@@ -24,6 +24,7 @@ from .assembly import Assembly
 from .averaging import Averaging
 from .carried import Carried
 from .following import Following
+from .loader_states import LoaderStates
 from .losses import Losses
 from .metrics import MetricLog
 from .overruled import ScriptNumbers
@@ -31,6 +32,7 @@ from .position import Position
 from .records import Records
 from .stepping import LossScaler, Stepper
 from .stopping import Stopping
+from .weighing import Weighing
 
 
 @dataclass
@@ -55,6 +57,8 @@ class Run:
         stopping: whether a signal asks to stop.
         losses: whether the training can go on.
         script: the plain numbers that the script gave.
+        weighing: the weights of batches.
+        loader_states: where a loader stands that has a state of its own.
         begins_epochs: whether the fit has an ``on_epoch_begin``.
         carried: what only other frameworks have a place for.
     """
@@ -76,6 +80,8 @@ class Run:
     stopping: Stopping
     losses: Losses
     script: ScriptNumbers
+    weighing: Weighing
+    loader_states: LoaderStates
     begins_epochs: bool = False
     carried: Carried = field(default_factory=Carried)
 
@@ -88,6 +94,28 @@ class Run:
         """Says a line on the screen and in the text log; in the main process only."""
         if self.is_main:
             self.messages.write(text)
+
+    def gathered(self) -> dict[str, list[Any]]:
+        """What each process has of its own: its random streams, and where its training loader stands if it says so.
+
+        All processes come here.
+        """
+        found = self.backend.gather((self.streams.capture(), self.loader_states.capture()))
+        states = [item[1] for item in found]
+        return {"rng": [item[0] for item in found], **({} if None in states else {"loader": states})}
+
+    def scale_state(self) -> dict[str, Any]:
+        """The loss scale, and what the weights of batches are measured by."""
+        return {**self.stepper.scaler.state(), **self.weighing.state()}
+
+    def load_scale_state(self, state: dict[str, Any]) -> None:
+        """Takes up what ``scale_state`` gave.
+
+        Raises:
+            ValueError: it is none.
+        """
+        self.weighing.load_state(state)
+        self.stepper.scaler.load_state(state)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -166,6 +194,8 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         stopping=Stopping(backend.largest, backend.rank, backend.world_size, config.stop_after_seconds),
         losses=Losses(config.nonfinite, backend, stepper.scaler, position, warn),
         script=ScriptNumbers(backend, parts),
+        weighing=Weighing(backend, config.accumulate_steps, parts, stepper),
+        loader_states=LoaderStates(backend, parts, position, warn if backend.rank == 0 else log.warn),
     )
 
 

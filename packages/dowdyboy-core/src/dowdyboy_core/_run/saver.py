@@ -87,6 +87,7 @@ class Saver:
         if self._run.is_main:
             self._begin_files()
         if self.resumed.snapshot is not None:
+            self._run.loader_states.take_up(self.resumed.snapshot.trees.get("loader"))
             self._tell_of_others(self.resumed.snapshot.index)
         if self.resumed.snapshot is not None and self._config.save_best and self._config.enable_save_checkpoint:
             self._position.best, self._position.best_epoch = self._backend.gather(self._best_of_all())[0]

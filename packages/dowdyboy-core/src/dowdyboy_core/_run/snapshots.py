@@ -53,7 +53,7 @@ def take_snapshot(run: Run, number: int, *, everywhere: bool = False) -> Snapsho
         "on_epoch_begin": run.begins_epochs,
     }
     snapshot = Snapshot(index)
-    snapshot.trees["rng"] = backend.gather(run.streams.capture())
+    snapshot.trees |= run.gathered()
     snapshot.trees["records"] = run.records.state() if position.batch else {}
     snapshot.trees |= own_state.capture(backend, parts)
     with run.averaging.suspended():
@@ -74,7 +74,7 @@ def take_snapshot(run: Run, number: int, *, everywhere: bool = False) -> Snapsho
         snapshot.trees[f"optimizer_{place}"] = backend.optimizer_state(optimizer, names)
         state = None if scheduler is None else backend.scheduler_state(scheduler)
         snapshot.trees[f"lr_scheduler_{place}"] = state
-    snapshot.trees["scaler"] = run.stepper.scaler.state()
+    snapshot.trees["scaler"] = run.scale_state()
     snapshot.trees["frozen"] = frozen.frozen_names(backend, parts)
     snapshot.trees["script"] = run.script.state()
     snapshot.trees[described.EXCHANGE] = described.describe(run, snapshot)
@@ -200,7 +200,7 @@ def apply_all(run: Run, snapshot: Snapshot, folder: Path, *, tells: bool = True)
     try:
         _load_states(backend, parts, optimizers, schedules)
         own_state.load(backend, parts, snapshot.trees)
-        run.stepper.scaler.load_state(snapshot.trees["scaler"])
+        run.load_scale_state(snapshot.trees["scaler"])
         # They are those of all processes: one of them takes them up, and gathering brings them into order.
         records.load_state(snapshot.trees["records"] if backend.rank == 0 else {})
     except Exception as error:

@@ -19,8 +19,8 @@ def windows(batches: Iterable[Any], size: int) -> Iterator[tuple[Any, int]]:
     The first batch opens a window, also where a run goes on within an epoch: it is saved only where none is open.
 
     Args:
-        batches: the batches of an epoch that are left; read one ahead where ``size`` is above 1, since the last one
-            closes its window however many there were.
+        batches: the batches of an epoch that are left; read one ahead within a window, since the last one closes its
+            window however many there were.
         size: batches in a full window.
     """
     if size == 1:
@@ -31,9 +31,13 @@ def windows(batches: Iterable[Any], size: int) -> Iterator[tuple[Any, int]]:
     end = object()
     batch, done = next(rest, end), 0
     while batch is not end:
-        following = next(rest, end)
         place = done % size + 1
-        yield batch, place if place == size or following is end else 0
+        if place == size:  # nothing is read ahead where a run may be saved: a loader's own state is of what it gave
+            yield batch, place
+            following = next(rest, end)
+        else:
+            following = next(rest, end)
+            yield batch, place if following is end else 0
         batch, done = following, done + 1
 
 
@@ -129,11 +133,25 @@ class Stepper:
         ]
         self._unscaled = Unscaled()
 
-    def backward(self, loss: Any) -> None:
+    def backward(self, loss: Any, factor: float | None = None) -> None:
         """Adds the gradients of a loss, scaled so that a full window adds up to the mean.
+
+        Args:
+            loss: the loss.
+            factor: what it is multiplied by instead.
 
         Raises:
             SetupError: the loss can't be differentiated.
+        """
+        self.check(loss)
+        self._backend.backward(loss, self.scaler.scale / self._window if factor is None else factor)
+        self._unscaled.note_backward()
+
+    def check(self, loss: Any) -> None:
+        """Refuses what can't be differentiated.
+
+        Raises:
+            SetupError: it can't.
         """
         problem = self._backend.loss_problem(loss)
         if problem is not None:
@@ -141,8 +159,6 @@ class Stepper:
                 f"backward got a loss that {problem}. Return the loss of the batch from train_step as a tensor with "
                 "one element, computed from the model's output."
             )
-        self._backend.backward(loss, self.scaler.scale / self._window)
-        self._unscaled.note_backward()
 
     def zero_grad(self, optimizer: Any) -> None:
         """Clears the gradients of an optimizer's parameters, and what is known of them."""
@@ -160,20 +176,24 @@ class Stepper:
             self.scaler.note(finite)
             self._unscaled.note(optimizer, finite=finite)
 
-    def step(self, optimizer: Any, batches: int | None = None) -> bool:
+    def step(self, optimizer: Any, batches: int | None = None, *, factor: Any = None) -> bool:
         """Updates an optimizer's parameters, unless its gradients overflowed.
 
         Args:
             optimizer: the optimizer.
             batches: how many batches have added gradients, if fewer than a full window.
+            factor: what the gradients are to be multiplied by, where that is not the full window over these and the
+                loss scale; it may be on a device.
 
         Returns:
             Whether it stepped.
         """
         finite = self._unscaled.finite(optimizer)
         self._unscaled.forget(optimizer)
-        factor = self._window / (batches or self._window) / self.scaler.scale
-        if finite is None and (factor != 1 or self.scaler.enabled):
+        if factor is None:
+            factor = self._window / (batches or self._window) / self.scaler.scale
+        as_it_is = isinstance(factor, float) and factor == 1
+        if finite is None and not (as_it_is and not self.scaler.enabled):
             finite = self._backend.scale_gradients(optimizer, factor, check=self.scaler.enabled)
             self.scaler.note(finite)
         if finite is False:

@@ -39,6 +39,7 @@ from .streams import StreamSource
 from .together import check_process_count, end_together
 from .trees import Array, check_entries, check_groups, decode, describe_differences, encode
 from .vocabulary import Vocabulary
+from .weights import Weights
 from .words import ModelWords, OptimizerWords, Place, ScheduleWords, Slot
 from .worker_signals import WorkerInit
 from .workers import Workers
@@ -103,6 +104,7 @@ __all__ = [
     "Tracker",
     "Vocabulary",
     "WeightedOrder",
+    "Weights",
     "Work",
     "WorkerInit",
     "WorkerWatch",

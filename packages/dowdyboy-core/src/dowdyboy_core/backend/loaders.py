@@ -11,6 +11,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -19,6 +20,7 @@ from dowdyboy_core.rand import derive_seed, numbered_seeds
 
 from .forks import forks_apart
 from .orders import Batching, known_length
+from .own_states import LoaderState, has_state, put_in_place
 from .pool import WorkerPool
 from .random_streams import RandomStreams
 from .reading import BatchKey, ReadBatch
@@ -63,6 +65,7 @@ class StreamParts:
         workers: the processes that read ``batches``, each for itself; None where this one does.
         samplers: the samplers of the user's own that run with it.
         streams: the data that it comes from, where that has no indices.
+        itself: the user's own object, where that is iterated over as it is, and reads in this process alone.
     """
 
     batches: Callable[[], Iterator[Any]]
@@ -72,6 +75,7 @@ class StreamParts:
     workers: Workers | None = None
     samplers: Sequence[Any] = ()
     streams: Sequence[Any] = ()
+    itself: Any = None
 
 
 class EpochLoader(ABC):
@@ -93,9 +97,21 @@ class EpochLoader(ABC):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         """The batches of one epoch, without the first ``start`` of this process."""
 
+    def state(self) -> LoaderState | None:
+        """Where the user's own loader stands in the epoch under way, if it says so."""
+        return None
+
+    def take_up(self, state: LoaderState) -> None:
+        """Has the next epoch go on from there, if the user's loader can."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Ends the workers of an epoch that was left before its end; they might go on for as long as the process."""
+
+    def leave(self) -> None:
+        """Leaves an epoch before its end, where another one may follow."""
+        self.close()
 
     @abstractmethod
     def lost(self) -> dict[int, str]:
@@ -243,6 +259,8 @@ class StreamLoader(EpochLoader):
         self._pool = pool
         self._unread: Iterator[Any] | None = None  # what workers of the native loader's own read, until its end
         self.look: Callable[[Iterator[Any]], Iterator[Any]] | None = None  # what looks at the batches first
+        self.before: LoaderState | None = None  # where the user's own loader begins the next epoch
+        self._given: int | None = None  # how many batches the stream has given, while it runs
 
     def take(self, parts: StreamParts) -> bool:
         """Goes on with other parts; False where those are read by other workers, or by workers who know of these."""
@@ -261,20 +279,41 @@ class StreamLoader(EpochLoader):
         return share_of(self._parts.count, self.share.last(), self._fill_up)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        batches = self._batches(epoch)
+        before, self.before = self.before, None
+        done = 0 if before is None else before.number
+        batches = self._batches(epoch, before)
         if self.look is not None:
             batches = self.look(batches)
-        return islice(deal(batches, self.share, self._fill_up), start, None)
+        own = deal(batches, self.share, self._fill_up, done, partial(self.head, epoch))
+        return islice(own, start - self.share.given(done), None)
 
-    def _batches(self, epoch: int) -> Iterator[Any]:
+    def _batches(self, epoch: int, before: LoaderState | None) -> Iterator[Any]:
+        self._given = None
         if self._pool is not None:
             return self._pool.batches(epoch)
         with self._streams.isolated(derive_seed(self._seed, "stream", epoch)), forks_apart():
+            if before is not None:
+                put_in_place(self._parts.itself, before.state)
             batches = self._parts.batches()
         if self._parts.end_workers is not None:
             self._unread = batches
             batches = self._to_the_end(batches)
-        return self._own_stream(batches, epoch) if self._parts.lazy else batches
+        return self._own_stream(batches, epoch, before.number if before else 0) if self._parts.lazy else batches
+
+    def head(self, epoch: int, number: int) -> list[Any]:
+        """The first so many batches of all, read anew; for one that goes on with the rest of them."""
+        batches = self._batches(epoch, None)
+        found = list(islice(batches, number))
+        self.close()
+        return found
+
+    def state(self) -> LoaderState | None:
+        if self.before is not None:
+            return self.before
+        itself = self._parts.itself
+        if self._given is None or itself is None or not has_state(itself):
+            return None
+        return LoaderState(self._given, itself.state_dict())
 
     def close(self) -> None:
         if self._pool is not None:
@@ -291,19 +330,21 @@ class StreamLoader(EpochLoader):
         if self._unread is batches:
             self._unread = None
 
-    def _own_stream(self, batches: Iterator[Any], epoch: int) -> Iterator[Any]:
+    def _own_stream(self, batches: Iterator[Any], epoch: int, first: int) -> Iterator[Any]:
         """Runs the stream with random numbers that are a function of (seed, epoch, batch), like any other data.
 
         Where each process has a stream of its own, they draw alike for the first batch: there a stream decides on an
         order that the processes have to agree on.
         """
         done = object()
-        number, seed_of = 0, numbered_seeds(self._seed, "batch", epoch)
+        number, seed_of = first, numbered_seeds(self._seed, "batch", epoch)
         while True:
             # It may start workers of its own.
             with self._streams.isolated(seed_of(self.share.number(number) if number else 0)), forks_apart():
                 batch = next(batches, done)
             if batch is done:
+                self._given = None
                 return
-            yield batch
             number += 1
+            self._given = number
+            yield batch

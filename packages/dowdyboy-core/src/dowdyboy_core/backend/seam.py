@@ -19,6 +19,7 @@ from .orders import Isolate
 from .points import Tracker
 from .trees import Array
 from .vocabulary import Vocabulary
+from .weights import Weights
 
 
 class Backend(ABC):
@@ -203,8 +204,15 @@ class Backend(ABC):
         """Adds the gradients of ``loss`` times ``factor``."""
 
     @abstractmethod
-    def scale_gradients(self, optimizer: Any, factor: float, *, check: bool) -> bool:
-        """Multiplies an optimizer's gradients; with ``check`` gives whether all of them are finite, else True."""
+    def weights(self) -> Weights:
+        """What computes with the weights of batches; asked for once, after ``open``."""
+
+    @abstractmethod
+    def scale_gradients(self, optimizer: Any, factor: Any, *, check: bool) -> bool:
+        """Multiplies an optimizer's gradients; with ``check`` gives whether all of them are finite, else True.
+
+        The factor is a number of those that ``weights`` computes with.
+        """
 
     def has_sparse_gradients(self, optimizer: Any) -> bool:
         """Whether a gradient of an optimizer's parameters is sparse right now."""
@@ -331,8 +339,8 @@ class Backend(ABC):
         """A tensor as plain data, copied."""
 
     @abstractmethod
-    def tensor_from_state(self, array: Array, like: Any = None) -> Any:
-        """A new tensor from plain data, where the tensor ``like`` is, or else on the device."""
+    def tensor_from_state(self, array: Array, like: Any = None, *, host: bool = False) -> Any:
+        """A new tensor from plain data, where the tensor ``like`` is, or else on the device, or with ``host`` a CPU."""
 
     def own_state(self, value: Any) -> Any:
         """What a model or component keeps beside its ``state_dict``, by the framework's ways; None if nothing."""

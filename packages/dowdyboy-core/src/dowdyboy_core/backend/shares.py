@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,29 +25,46 @@ class Share:
         """The number in the global sequence of what this process reads at a place."""
         return place * self.world_size + self.rank if self.dealt else place
 
+    def given(self, number: int) -> int:
+        """How many of the first batches, so many, are this process's."""
+        if self.dealt or self.world_size == 1:
+            return number
+        return max(0, -(-(number - self.rank) // self.world_size))
+
     def last(self) -> Share:
         """The place of the process that gets no more batches than any other."""
         return replace(self, rank=self.world_size - 1)
 
 
-def deal(batches: Iterable[Any], share: Share, fill_up: bool) -> Iterator[Any]:
+def deal(
+    batches: Iterable[Any], share: Share, fill_up: bool, done: int = 0, head: Callable[[int], list[Any]] | None = None
+) -> Iterator[Any]:
     """Yields every ``world_size``-th of ``batches``, beginning with number ``rank``.
 
     With ``fill_up`` a last round that is not full is completed from the start of the sequence, so that every
     rank gets equally many.
+
+    Args:
+        batches: all of them, or those that are left.
+        share: the place of this process.
+        fill_up: whether to complete a last round.
+        done: how many came before ``batches``.
+        head: gives the first so many of all, where ``batches`` doesn't begin with them.
     """
     if share.world_size == 1 or share.dealt:
         yield from batches
         return
     first: list[Any] = []
-    number = -1
-    for number, batch in enumerate(batches):
-        if fill_up and len(first) < share.world_size - 1:
+    number = done - 1
+    for number, batch in enumerate(batches, done):
+        if fill_up and not done and len(first) < share.world_size - 1:
             first.append(batch)
         if number % share.world_size == share.rank:
             yield batch
     begun = (number + 1) % share.world_size
     if fill_up and begun and share.rank >= begun:
+        if done and head is not None:
+            first = head(min(number + 1, share.world_size - 1))
         yield first[(share.rank - begun) % len(first)]
 
 
