@@ -20,7 +20,7 @@ from dowdyboy_core import CheckpointError
 from dowdyboy_core._disk import files as _files
 from dowdyboy_core._disk.files import INDEX, FolderReader, is_whole, prepare, read_index, write_folder
 from dowdyboy_core._disk.folders import tidy
-from dowdyboy_core.backend.trees import Array
+from dowdyboy_core.backend.arrays import Array
 
 
 def array(values: Any) -> Array:
@@ -211,9 +211,9 @@ def test_an_index_with_another_digest_is_refused(tmp_path: Path, seal: Any) -> N
 
 def test_an_index_of_a_later_version_says_what_to_read_it_with(tmp_path: Path) -> None:
     write(tmp_path)
-    reseal(tmp_path, format_version=3, dowdyboy="9.1")
+    reseal(tmp_path, format_version=4, dowdyboy="9.1")
     assert refused(tmp_path) == (
-        f"{str(tmp_path)!r} has format version 3; this dowdyboy reads 1 and 2. Read it with the version that "
+        f"{str(tmp_path)!r} has format version 4; this dowdyboy reads 1, 2 and 3. Read it with the version that "
         "wrote it: '9.1'."
     )
 

@@ -17,7 +17,7 @@ from dowdyboy_core._disk.files import FolderReader, read_index
 from dowdyboy_core._disk.folders import REPLACED, UNFINISHED
 from dowdyboy_core._utilities import keep as _keep
 from dowdyboy_core._version import __version__
-from dowdyboy_core.backend.trees import Array
+from dowdyboy_core.backend.arrays import Array
 
 
 class Parameter:

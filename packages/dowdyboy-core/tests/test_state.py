@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dowdyboy_core import CheckpointError
+from dowdyboy_core.backend.arrays import Array, Member
 from dowdyboy_core.backend.trees import (
     MAX_DEPTH,
-    Array,
-    Member,
     check_entries,
     check_groups,
     decode,

@@ -303,7 +303,7 @@ INDEXES: dict[str, tuple[str, str]] = {
     "no files": ('{"format": "dowdyboy-checkpoint", "format_version": 1}', "is no index of a dowdyboy-checkpoint."),
     "later version": (
         '{"format": "dowdyboy-checkpoint", "format_version": 99, "dowdyboy": "9.0", "files": {}}',
-        "has format version 99; this dowdyboy reads 1 and 2. Read it with the version that wrote it: '9.0'.",
+        "has format version 99; this dowdyboy reads 1, 2 and 3. Read it with the version that wrote it: '9.0'.",
     ),
 }
 

@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
-from dowdyboy_core.backend.trees import Array, decode, encode
+from dowdyboy_core.backend.arrays import Array
+from dowdyboy_core.backend.trees import decode, encode
 
 from .folders import UNFINISHED, clear, make_folder, put_in_place, sync_folder
 from .json import dump_json, parse_json
+from .packed import pack, unpack
 from .safetensors import read, writer
 from .tied import stored_once, under_each_name
 
 INDEX = "checkpoint.json"
 FORMAT = "dowdyboy-checkpoint"
-FORMAT_VERSION = 2
-_READ = (1, 2)
+FORMAT_VERSION = 3
+_READ = (1, 2, 3)
 
 _MAX_INDEX_BYTES = 2**24  # thousands of times what any checkpoint of ours has
 _LARGE = 2**20
@@ -80,9 +82,10 @@ def prepare(index: Mapping[str, Any], weights: Mapping[str, Weights], trees: Map
     Raises:
         CheckpointError: something in a tree can't be stored.
     """
-    kept, tied = stored_once(weights)
+    once, tied = stored_once(weights)
+    kept, packed = pack(once)
     writers = dict(sorted(_writers(kept, trees).items()))  # in any order it is the same folder
-    return Content({**index, "tied": tied}, writers)
+    return Content({**index, "tied": tied, "packed": packed}, writers)
 
 
 def write_folder(folder: Path, content: Content) -> None:
@@ -141,7 +144,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     if type(index.get("format_version")) is not int or index["format_version"] not in _READ:
         raise CheckpointError(
             f"{str(folder)!r} has format version {index.get('format_version')!r}; this dowdyboy reads "
-            f"{' and '.join(map(str, _READ))}. Read it with the version that wrote it: {index.get('dowdyboy')!r}."
+            f"{', '.join(map(str, _READ[:-1]))} and {_READ[-1]}. Read it with the version that wrote it: {index.get('dowdyboy')!r}."
         )
     said = index.get("sha256")
     if not isinstance(said, str) or not _DIGEST.fullmatch(said) or said != _digest_of_index(content, said):
@@ -208,7 +211,8 @@ class FolderReader:
         """
         try:
             with self._opened(f"{name}.safetensors") as (take, size):
-                return under_each_name(name, read(take, size), self.index.get("tied", {}))
+                arrays = unpack(name, read(take, size), self.index.get("packed", {}))
+                return under_each_name(name, arrays, self.index.get("tied", {}))
         except (ValueError, RecursionError) as error:
             path = str(self._folder / f"{name}.safetensors")
             raise CheckpointError(f"{path!r} is no safetensors file: {error}. Use another checkpoint.") from error
