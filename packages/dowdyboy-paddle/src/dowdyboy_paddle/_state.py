@@ -12,7 +12,7 @@ import paddle
 from paddle.optimizer.lr import CosineAnnealingWarmRestarts
 
 from dowdyboy_core import CheckpointError, ConfigError
-from dowdyboy_core.backend import Array, check_entries, check_groups, describe_differences, is_looking
+from dowdyboy_core.backend import Array, check_entries, check_groups, describe_differences, leaves_out_unmade
 
 from ._arrays import has_content, layout_of, put, to_array, to_tensor
 from ._names import identity
@@ -90,7 +90,7 @@ def _tensors(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
 def model_state(model: paddle.nn.Layer) -> dict[str, Array]:
     """The state dict of a model as plain data, in which tied tensors are one object."""
     copied: dict[Any, Array] = {}
-    unmade = (lambda value: not has_content(value)) if is_looking() else (lambda value: False)
+    unmade = (lambda value: not has_content(value)) if leaves_out_unmade() else (lambda value: False)
     found = [(name, value, identity(value)) for name, value in _tensors(model) if not unmade(value)]
     for name, value, same in found:
         if same not in copied:

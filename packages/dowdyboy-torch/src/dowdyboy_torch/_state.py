@@ -11,7 +11,7 @@ import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core.backend import Array, check_entries, check_groups, is_looking
+from dowdyboy_core.backend import Array, check_entries, check_groups, leaves_out_unmade
 
 from ._arrays import as_tensor, layout_of, to_array
 from ._names import identity, plain_paths
@@ -87,8 +87,8 @@ def model_state(model: torch.nn.Module) -> dict[str, Array]:
 
 
 def _is_unmade(value: Any) -> bool:
-    """Whether a state is only looked at, and this will be made by the first forward."""
-    return is_looking() and isinstance(value, torch.Tensor) and is_lazy(value)
+    """Whether this will be made by the first forward, and isn't wanted."""
+    return leaves_out_unmade() and isinstance(value, torch.Tensor) and is_lazy(value)
 
 
 def model_layout(model: torch.nn.Module) -> dict[str, Array]:

@@ -144,7 +144,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     if type(index.get("format_version")) is not int or index["format_version"] not in _READ:
         raise CheckpointError(
             f"{str(folder)!r} has format version {index.get('format_version')!r}; this dowdyboy reads "
-            f"{', '.join(map(str, _READ[:-1]))} and {_READ[-1]}. Read it with the version that wrote it: {index.get('dowdyboy')!r}."
+            f"{', '.join(map(str, _READ[:-1]))} and {_READ[-1]}. Read it with the version that wrote it: "
+            f"{index.get('dowdyboy')!r}."
         )
     said = index.get("sha256")
     if not isinstance(said, str) or not _DIGEST.fullmatch(said) or said != _digest_of_index(content, said):

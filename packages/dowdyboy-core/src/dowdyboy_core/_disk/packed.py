@@ -1,4 +1,4 @@
-"""Arrays that a safetensors file has no name for: stored as others that it has, with what they are noted in the index."""
+"""Arrays that a safetensors file has no name for: stored as others, with a note of what they are."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ from .position import Position
 from .records import Records
 from .stepping import LossScaler, Stepper
 from .stopping import Stopping
+from .untrained import Untrained
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Run:
         stopping: whether a signal asks to stop.
         losses: whether the training can go on.
         script: the plain numbers that the script gave.
+        untrained: what training has left as it was.
         begins_epochs: whether the fit has an ``on_epoch_begin``.
     """
 
@@ -74,6 +76,7 @@ class Run:
     stopping: Stopping
     losses: Losses
     script: ScriptNumbers
+    untrained: Untrained
     begins_epochs: bool = False
 
     @property
@@ -163,6 +166,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         stopping=Stopping(backend.largest, backend.rank, backend.world_size, config.stop_after_seconds),
         losses=Losses(config.nonfinite, backend, stepper.scaler, position, warn),
         script=ScriptNumbers(backend, parts),
+        untrained=Untrained(config, backend, parts, warn if backend.rank == 0 else _say_nothing),
     )
 
 

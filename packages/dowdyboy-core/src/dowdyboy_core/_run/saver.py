@@ -86,6 +86,7 @@ class Saver:
             self._position.restart()
             if self._config.enable_save_checkpoint:
                 self._run.script.begin()
+            self._run.untrained.begin()
         if self._run.is_main:
             self._begin_files()
         if self.resumed.snapshot is not None:
@@ -284,6 +285,7 @@ class Saver:
         snapshot = take_snapshot(self._run, self._number)
         parts = self._run.parts
         self._run.losses.check_weights(snapshot.weights, parts.trained_parameters(parts.raw_models()))
+        self._run.untrained.leave_out(snapshot)
         if self.resumed.snapshot is not None and len(self.resumed.snapshot.trees["rng"]) == self._backend.world_size:
             snapshot.trees["rng"] = self.resumed.snapshot.trees["rng"]  # which wait for a loader
         return snapshot

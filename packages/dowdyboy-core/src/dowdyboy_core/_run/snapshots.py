@@ -24,6 +24,7 @@ from .run import Run
 from .schedules import schedule_ways
 from .settings import settings_of
 from .states import model_states, states_of
+from .untrained import completed
 
 
 def take_snapshot(run: Run, number: int, *, everywhere: bool = False) -> Snapshot:
@@ -143,7 +144,7 @@ def apply_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder:
     Raises:
         CheckpointError: they don't fit; the message lists every difference.
     """
-    snapshot = snapshot.without_wrappers(backend.wrappers)
+    snapshot = completed(backend, parts, snapshot.without_wrappers(backend.wrappers), folder)
     for name, target in _check_weights(backend, parts, snapshot, folder).items():
         backend.load_model_state(target, snapshot.weights.get(name, {}))
 
@@ -161,7 +162,7 @@ def apply_all(run: Run, snapshot: Snapshot, folder: Path, *, tells: bool = True)
         CheckpointError: something doesn't fit; the message lists every difference.
     """
     backend, parts, records = run.backend, run.parts, run.records
-    snapshot = snapshot.without_wrappers(backend.wrappers)
+    snapshot = completed(backend, parts, snapshot.without_wrappers(backend.wrappers), folder)
     _check_weights(backend, parts, snapshot, folder)
     if run.averaging.decay is not None and "ema" in snapshot.trees:
         run.averaging.check(snapshot.trees["ema"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .arrays import Array, is_looking
+from .arrays import Array, is_looking, leaves_out_unmade
 from .dealt import loaders_within
 from .devices import DeviceRequest
 from .failures import is_consequence
@@ -111,6 +111,7 @@ __all__ = [
     "is_consequence",
     "is_looking",
     "known_length",
+    "leaves_out_unmade",
     "loaders_within",
     "map_leaves",
     "mend_file",

@@ -24,8 +24,8 @@ class Array(NamedTuple):
         dtype: the element type as safetensors names it, ``'F32'``, ``'BF16'``, ``'I64'``, …, or ``'C128'``.
         shape: the length of each axis.
         data: a buffer with the elements in C order, little-endian; nothing of a sparse one; the tree of a state.
-        layout: ``'dense'``; ``'coo'`` or ``'csr'`` of a sparse one; ``'state'`` for what a model gives in its state that
-            is no tensor, which is a tree.
+        layout: ``'dense'``; ``'coo'`` or ``'csr'`` of a sparse one; ``'state'`` for what a model gives in its
+            state that is no tensor, which is a tree.
         parts: of a sparse one, the arrays that it is made of.
     """
 
@@ -57,6 +57,7 @@ class Member(NamedTuple):
 # ---- a look at a state that copies nothing
 
 _LOOKING: ContextVar[bool] = ContextVar("looking", default=False)
+_MADE_ONLY: ContextVar[bool] = ContextVar("made_only", default=False)
 
 
 @contextmanager
@@ -67,6 +68,21 @@ def without_data() -> Iterator[None]:
         yield
     finally:
         _LOOKING.reset(token)
+
+
+@contextmanager
+def without_unmade() -> Iterator[None]:
+    """What models give their states in without what is made by their first forward."""
+    token = _MADE_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _MADE_ONLY.reset(token)
+
+
+def leaves_out_unmade() -> bool:
+    """Whether the state of a model is wanted without parameters and buffers that its first forward makes."""
+    return _MADE_ONLY.get() or _LOOKING.get()
 
 
 def is_looking() -> bool:
