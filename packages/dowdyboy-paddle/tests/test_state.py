@@ -297,9 +297,7 @@ def test_the_file_is_readable_by_the_framework_alone(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_stored_is_refused_by_name() -> None:
-    with pytest.raises(
-        CheckpointError, match=r"weight is a dense tensor of type paddle\.uint32, which"
-    ):
+    with pytest.raises(CheckpointError, match=r"weight is a dense tensor of type paddle\.uint32, which"):
         to_array(paddle.ones([2]).astype(paddle.uint32), "weight")
 
 

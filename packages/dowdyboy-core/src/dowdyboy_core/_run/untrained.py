@@ -25,9 +25,7 @@ class Untrained:
         warn: says what the user should know.
     """
 
-    def __init__(
-        self, config: TrainerConfig, backend: Backend, parts: Assembly, warn: Callable[[str], None]
-    ) -> None:
+    def __init__(self, config: TrainerConfig, backend: Backend, parts: Assembly, warn: Callable[[str], None]) -> None:
         self._wanted = config.save_trained_only and config.enable_save_checkpoint
         self._backend = backend
         self._parts = parts
