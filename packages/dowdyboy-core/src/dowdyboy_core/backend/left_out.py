@@ -1,7 +1,7 @@
 """What a checkpoint leaves out because it is as it was before any training: known by digests, and put back from models.
 
 A digest is the SHA-256 of the type, a space, the shape as JSON and a line feed, followed by the elements as they are
-stored; of what safetensors has no name for, of its JSON value without spaces, a line feed, and the digests of its arrays.
+stored; of what safetensors has no name for, of its JSON value, a line feed, and the digests of its arrays.
 """
 
 from __future__ import annotations
