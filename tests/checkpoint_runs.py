@@ -52,7 +52,7 @@ class Run:
         if "bfloat16" in str(tensor.dtype):
             tensor = tensor.astype("float32") if self.name == "paddle" else tensor.float()
         if "float8" in str(tensor.dtype):  # as its bytes
-            return tensor.view(getattr(self.framework, "uint8")).numpy() if self.name == "torch" else tensor.numpy().view("u1")
+            return tensor.view(self.framework.uint8).numpy() if self.name == "torch" else tensor.numpy().view("u1")
         return tensor.detach().numpy()
 
 

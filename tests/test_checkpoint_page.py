@@ -101,7 +101,17 @@ def test_the_reader_knows_nothing_of_the_library() -> None:
     tree = ast.parse(Path(reader.__file__).read_text(encoding="utf-8"))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert imported == {"__future__", "base64", "dataclasses", "hashlib", "json", "numpy", "pathlib", "struct", "typing"}
+    assert imported == {
+        "__future__",
+        "base64",
+        "dataclasses",
+        "hashlib",
+        "json",
+        "numpy",
+        "pathlib",
+        "struct",
+        "typing",
+    }
 
 
 @both

@@ -45,6 +45,24 @@ class EndlessTrial(Mutant):
         change(trial, "after_step", make)
 
 
+@caught("C-28", "test_state_of_the_users_own_is_each_processes_own")
+class StateOfTheFirst(Mutant):
+    """Keeps of the users' objects what those of the first process have."""
+
+    scenario = "own_state"
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def gather(value: Any) -> Any:
+                found = original(value)
+                own = isinstance(value, dict) and any(str(name).startswith("component_") for name in value)
+                return [found[0]] * len(found) if own else found
+
+            return gather
+
+        change(trainer._backend, "gather", make)
+
+
 @caught("C-36", "test_numbers_of_all_kinds_come_back_as_what_they_were")
 class HalfComplex(Mutant):
     """Takes complex numbers for real ones with an axis more."""
