@@ -57,7 +57,7 @@ def test_the_library_reads_the_weights(tmp_path: Path) -> None:
 
 def test_a_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_files, "_PIECE", 100)
-    monkeypatch.setattr(_files, "_LARGE", 50)
+    monkeypatch.setattr("dowdyboy_core._disk.memory._LARGE", 50)
     values = np.arange(200, dtype=np.float32)
     write_folder(tmp_path / "one", prepare({}, {"model_0": {"large": array(values), "small": array([7])}}, {}))
     reader = FolderReader(tmp_path / "one")
@@ -108,7 +108,7 @@ def test_the_pieces_of_a_file_are_hashed_in_their_order(tmp_path: Path, monkeypa
 def test_the_memory_that_is_read_into_is_this_process_s_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crashing: Any
 ) -> None:
-    monkeypatch.setattr(_files, "_LARGE", 1)
+    monkeypatch.setattr("dowdyboy_core._disk.memory._LARGE", 1)
     write(tmp_path / "one")
     data = FolderReader(tmp_path / "one").weights("model_0")["a.weight"].data
 

@@ -158,6 +158,7 @@ def test_the_index_says_by_what_it_was_written_and_in_which_order(tmp_path: Path
             "step": step,
             "order": order,
             "tied": {},
+            "packed": {},
         }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import re
 import stat
@@ -21,6 +20,7 @@ from dowdyboy_core.backend.trees import decode, encode
 
 from .folders import UNFINISHED, clear, make_folder, put_in_place, sync_folder
 from .json import dump_json, parse_json
+from .memory import new_memory
 from .packed import pack, unpack
 from .safetensors import read, writer
 from .tied import stored_once, under_each_name
@@ -31,7 +31,6 @@ FORMAT_VERSION = 3
 _READ = (1, 2, 3)
 
 _MAX_INDEX_BYTES = 2**24  # thousands of times what any checkpoint of ours has
-_LARGE = 2**20
 _PIECE = 2**23
 _NO_DIGEST = "0" * 64
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -244,7 +243,7 @@ class FolderReader:
             with path.open("rb", buffering=0) as file, ThreadPoolExecutor(1) as beside:
 
                 def take(size: int) -> memoryview:
-                    memory = rest = _memory(size)
+                    memory = rest = new_memory(size)
                     while rest:
                         got = file.readinto(rest[:_PIECE])
                         if not got:
@@ -307,15 +306,6 @@ def is_whole(folder: Path) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def _memory(size: int) -> memoryview:
-    """New memory; where it is large it begins with a page, and so is aligned as well as that of any framework."""
-    if size < _LARGE:
-        return memoryview(bytearray(size))
-    # Not NumPy's, which asks for huge pages: a virtual machine may have to fetch those from its host, at a tenth of the
-    # speed.
-    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 def _writers(weights: Mapping[str, Weights], trees: Mapping[str, Any]) -> dict[str, Write]:
