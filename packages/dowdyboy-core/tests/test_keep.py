@@ -151,7 +151,7 @@ def test_the_index_says_by_what_it_was_written_and_in_which_order(tmp_path: Path
         del index["sha256"]
         assert index == {
             "format": "dowdyboy-checkpoint",
-            "format_version": 2,
+            "format_version": 3,
             "dowdyboy": __version__,
             "backend": "plain",
             "backend_version": "1",
