@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import struct
@@ -14,6 +15,7 @@ import numpy as np
 DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?", "C64": "<c8",
+    "F8_E4M3": "u1", "F8_E5M2": "u1", "F8_E8M0": "u1", "F8_E4M3FNUZ": "u1", "F8_E5M2FNUZ": "u1",
 }  # fmt: skip
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -57,7 +59,8 @@ def read(folder: Path) -> Checkpoint:
             found.trees[stem] = untag(json.loads(content), arrays.get(stem, {}))
         elif stem + ".json" not in contents:
             tied = index.get("tied", {}).get(stem, {})
-            found.weights[stem] = arrays[stem] | {other: arrays[stem][stored] for other, stored in tied.items()}
+            once = unpack(arrays[stem], index.get("packed", {}).get(stem, {}))
+            found.weights[stem] = once | {other: once[stored] for other, stored in tied.items()}
     return found
 
 
@@ -71,7 +74,7 @@ def read_index(path: Path) -> dict[str, Any]:
     if (
         not isinstance(index, dict)
         or index.get("format") != "dowdyboy-checkpoint"
-        or index.get("format_version") not in (1, 2)
+        or index.get("format_version") not in (1, 2, 3)
     ):
         raise NotACheckpoint(f"{path} has another format")
     digits = str(index.get("sha256")).encode()
@@ -110,6 +113,13 @@ def read_safetensors(content: bytes) -> Arrays:
     return found
 
 
+def unpack(arrays: Arrays, packed: dict[str, Any]) -> Arrays:
+    """The arrays under the names that the model has for them."""
+    text = json.dumps(packed)
+    plain = {name: array for name, array in arrays.items() if json.dumps({"$array": name}) not in text}
+    return plain | {name: untag(value, arrays) for name, value in packed.items()}
+
+
 def untag(value: Any, arrays: Arrays) -> Any:
     """A tree as plain Python, tuples as lists, a mapping of any keys as a dict."""
     if isinstance(value, list):
@@ -125,7 +135,14 @@ def untag(value: Any, arrays: Arrays) -> Any:
     if tag == "$float":
         return float(content)
     if tag in ("$numpy", "$number"):
-        return arrays[content]
+        return arrays[content] if isinstance(content, str) else untag(content, arrays)
+    if tag == "$bytes":
+        return base64.b64decode(content)
+    if tag == "$complex":
+        first, second = untag(content, arrays)
+        return second.view("<c16")[..., 0] if first == "C128" else complex(first, second)
+    if tag in ("$sparse", "$state"):
+        return untag(content, arrays)
     if tag in ("$tuple", "$set", "$enum"):
         return untag(content, arrays)
     if tag == "$deque":
@@ -133,4 +150,4 @@ def untag(value: Any, arrays: Arrays) -> Any:
     if tag in ("$dict", "$counter"):
         pairs = [(untag(key, arrays), untag(item, arrays)) for key, item in content]
         return {tuple(key) if isinstance(key, list) else key: item for key, item in pairs}
-    raise NotACheckpoint(f"{tag} is no tag of version 2")
+    raise NotACheckpoint(f"{tag} is no tag of version 3")

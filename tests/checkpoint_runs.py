@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64".split()
+DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64 complex128".split()
+FLOAT8 = {"torch": "e4m3fn e5m2 e4m3fnuz e5m2fnuz e8m0fnu", "paddle": "e4m3fn e5m2"}
 UNSIGNED = "uint64 uint32 uint16".split()  # which NumPy alone has
 BATCHES = 4
 
@@ -50,6 +51,8 @@ class Run:
         """A tensor for NumPy, bfloat16 as float32."""
         if "bfloat16" in str(tensor.dtype):
             tensor = tensor.astype("float32") if self.name == "paddle" else tensor.float()
+        if "float8" in str(tensor.dtype):  # as its bytes
+            return tensor.view(self.framework.uint8).numpy() if self.name == "torch" else tensor.numpy().view("u1")
         return tensor.detach().numpy()
 
 
@@ -83,7 +86,7 @@ def layers(name: str, framework: Any, parts: str) -> Any:
 def buffers(name: str, framework: Any) -> Any:
     """A component with a buffer of each type."""
     module = framework.nn.Module() if name == "torch" else framework.nn.Layer()
-    for number, dtype in enumerate(DTYPES):
+    for number, dtype in enumerate([*DTYPES, *(f"float8_{kind}" for kind in FLOAT8[name].split())]):
         values = np.arange(number, number + 6).reshape(2, 3)
         tensor = framework.tensor(values) if name == "torch" else framework.to_tensor(values)
         cast = tensor.to(getattr(framework, dtype)) if name == "torch" else tensor.astype(dtype)

@@ -101,7 +101,17 @@ def test_the_reader_knows_nothing_of_the_library() -> None:
     tree = ast.parse(Path(reader.__file__).read_text(encoding="utf-8"))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert imported == {"__future__", "dataclasses", "hashlib", "json", "numpy", "pathlib", "struct", "typing"}
+    assert imported == {
+        "__future__",
+        "base64",
+        "dataclasses",
+        "hashlib",
+        "json",
+        "numpy",
+        "pathlib",
+        "struct",
+        "typing",
+    }
 
 
 @both
@@ -317,11 +327,16 @@ def test_the_reader_notices_damage(run: Run, name: str, tmp_path: Path) -> None:
 
 def test_every_tag_of_the_page_is_read() -> None:
     arrays = {"state/0/0.weight/exp_avg": np.ones(2), "sums": np.ones(3), "mean": np.ones(())}
+    arrays |= {"wave": np.array([[1.0, 2.0]])} | {f"s/{part}": np.float64(1) for part in ("indices", "values")}
+    arrays |= {f"c/{part}": np.float64(2) for part in ("crow", "col", "values")}
     given = [json.loads(words(row[0])[0]) for row in rows("tags")]
     found = [reader.untag(value, arrays) for value in given]
     assert found[0] is arrays["state/0/0.weight/exp_avg"]
     assert found[1:] == [[1, 2], pytest.approx(float("nan"), nan_ok=True), {30: 1, "a": 2}, {30: 1, 80: 2}, *found[5:]]
-    assert (found[5:7], found[9:]) == ([[1, 2], [1, 2]], [1])
+    assert (found[5:7], found[9:12]) == ([[1, 2], [1, 2]], [1, b"\0\xff", 1 + 2j])
+    assert found[12].tolist() == [1 + 2j]
+    assert found[13] == ["coo", [3, 3], arrays["s/indices"], arrays["s/values"]]
+    assert found[14:] == [["csr", [3, 3], *(arrays[f"c/{part}"] for part in ("crow", "col", "values"))], {"scale": 1.5}]
     assert (found[7] is arrays["sums"]) and (found[8] is arrays["mean"])
     nested = {"$dict": [[{"$tuple": [1, "x"]}, {"$float": "-inf"}], ["$a", {"$dict": []}]]}
     assert reader.untag(nested, {}) == {(1, "x"): float("-inf"), "$a": {}}
@@ -374,7 +389,7 @@ def test_the_index_of_hand_written_loops_is_as_the_page_says(tmp_path: Path) -> 
     from dowdyboy_torch.model_util import save_checkpoint
 
     said = {words(row[0])[0]: row[1] for row in rows("index of hand-written loops")}
-    shared = {"format", "format_version", "dowdyboy", "backend", "backend_version", "tied", "files", "sha256"}
+    shared = {"format", "format_version", "dowdyboy", "backend", "backend_version", "tied", "packed", "files", "sha256"}
     index = read(Path(save_checkpoint(7, tmp_path, [torch.nn.Linear(1, 1)]))).index
     assert index.keys() == said.keys() | shared
     assert (index["step"], index["order"]) == (7, 1)
@@ -440,7 +455,8 @@ def test_every_type_of_an_array_is_named(runs: dict[str, Run]) -> None:
             places = [(entry["data_offsets"][0], entry["dtype"]) for entry in header.values()]
             sizes = [np.dtype(reader.DTYPES[dtype]).itemsize for _, dtype in sorted(places)]
             assert sizes == sorted(sizes, reverse=True), "the page says: the largest elements first"
-        assert found == said
+        only = {"F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"} if run.name == "paddle" else set()  # which it has not
+        assert found == said - only
 
 
 # ---- the schema
@@ -469,7 +485,7 @@ def test_checkpoints_are_as_the_schema_says(run: Run, name: str) -> None:
         ("checkpoint", {"epoch": -1}),
         ("checkpoint", {"val_batch": "1"}),
         ("checkpoint", {"sha256": "0" * 63}),
-        ("checkpoint", {"format_version": 3}),
+        ("checkpoint", {"format_version": 4}),
         ("checkpoint", {"files": {}}),
         ("scaler", {"clean_steps": 0.5}),
         ("records", {"loss": {"dtype": "float16", "shape": [], "positions": [], "values": {"$array": "x"}}}),

@@ -41,6 +41,7 @@ SCENARIOS = {
         ],
         "scenarios.hooks": ["interludes"],
         "scenarios.ending": ["ending"],
+        "scenarios.own_state": ["own_state"],
         "scenarios.deadline": ["deadline"],
         "scenarios.models": ["uses", "disguise", "thawing", "adversarial", "refusals", "drifting"],
         "scenarios.data": ["parts"],

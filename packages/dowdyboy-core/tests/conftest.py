@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from dowdyboy_core import Trainer, TrainerConfig
+from dowdyboy_core.backend.arrays import Array
 from dowdyboy_core.backend.seam import Backend
-from dowdyboy_core.backend.trees import Array
 from dowdyboy_core.backend.weights import Weights
 
 DONE_TO_FILES = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir")

@@ -20,7 +20,7 @@ from dowdyboy_core import CheckpointError
 from dowdyboy_core._disk import files as _files
 from dowdyboy_core._disk.files import INDEX, FolderReader, is_whole, prepare, read_index, write_folder
 from dowdyboy_core._disk.folders import tidy
-from dowdyboy_core.backend.trees import Array
+from dowdyboy_core.backend.arrays import Array
 
 
 def array(values: Any) -> Array:
@@ -57,7 +57,7 @@ def test_the_library_reads_the_weights(tmp_path: Path) -> None:
 
 def test_a_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_files, "_PIECE", 100)
-    monkeypatch.setattr(_files, "_LARGE", 50)
+    monkeypatch.setattr("dowdyboy_core._disk.memory._LARGE", 50)
     values = np.arange(200, dtype=np.float32)
     write_folder(tmp_path / "one", prepare({}, {"model_0": {"large": array(values), "small": array([7])}}, {}))
     reader = FolderReader(tmp_path / "one")
@@ -108,7 +108,7 @@ def test_the_pieces_of_a_file_are_hashed_in_their_order(tmp_path: Path, monkeypa
 def test_the_memory_that_is_read_into_is_this_process_s_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crashing: Any
 ) -> None:
-    monkeypatch.setattr(_files, "_LARGE", 1)
+    monkeypatch.setattr("dowdyboy_core._disk.memory._LARGE", 1)
     write(tmp_path / "one")
     data = FolderReader(tmp_path / "one").weights("model_0")["a.weight"].data
 
@@ -211,9 +211,9 @@ def test_an_index_with_another_digest_is_refused(tmp_path: Path, seal: Any) -> N
 
 def test_an_index_of_a_later_version_says_what_to_read_it_with(tmp_path: Path) -> None:
     write(tmp_path)
-    reseal(tmp_path, format_version=3, dowdyboy="9.1")
+    reseal(tmp_path, format_version=4, dowdyboy="9.1")
     assert refused(tmp_path) == (
-        f"{str(tmp_path)!r} has format version 3; this dowdyboy reads 1 and 2. Read it with the version that "
+        f"{str(tmp_path)!r} has format version 4; this dowdyboy reads 1, 2 and 3. Read it with the version that "
         "wrote it: '9.1'."
     )
 

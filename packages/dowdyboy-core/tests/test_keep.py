@@ -17,7 +17,7 @@ from dowdyboy_core._disk.files import FolderReader, read_index
 from dowdyboy_core._disk.folders import REPLACED, UNFINISHED
 from dowdyboy_core._utilities import keep as _keep
 from dowdyboy_core._version import __version__
-from dowdyboy_core.backend.trees import Array
+from dowdyboy_core.backend.arrays import Array
 
 
 class Parameter:
@@ -151,13 +151,14 @@ def test_the_index_says_by_what_it_was_written_and_in_which_order(tmp_path: Path
         del index["sha256"]
         assert index == {
             "format": "dowdyboy-checkpoint",
-            "format_version": 2,
+            "format_version": 3,
             "dowdyboy": __version__,
             "backend": "plain",
             "backend_version": "1",
             "step": step,
             "order": order,
             "tied": {},
+            "packed": {},
         }
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dowdyboy_core import ConfigError
 from dowdyboy_core._run.records import Records, merge
-from dowdyboy_core.backend.trees import Array
+from dowdyboy_core.backend.arrays import Array
 
 NAME_OF_STORED = {"BOOL": "bool", "I64": "int64", "F32": "float32", "F64": "float64"}
 STORED_OF_NAME = {name: stored for stored, name in NAME_OF_STORED.items()}

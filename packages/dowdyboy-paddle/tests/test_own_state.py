@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import enum
+from collections import deque
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 import pytest
 
@@ -34,13 +37,42 @@ def step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
     return loss
 
 
-def test_a_checkpoint_of_the_first_version_is_taken_up(tmp_path: Path) -> None:
-    stored = ROOT / "tests" / "data" / "version_1" / "paddle"
+class Mood(enum.Enum):
+    """As what has made the stored checkpoint of version 2 has it."""
+
+    FRESH = 1
+    USED = 2
+
+
+class Kept:
+    """A component with a state."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {"mood": Mood.FRESH}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_checkpoint_of_an_older_version_is_taken_up(version: int, tmp_path: Path) -> None:
+    stored = ROOT / "tests" / "data" / f"version_{version}" / "paddle"
     steps = []
     trainer = make(tmp_path, resume=str(stored), save_best=True, save_best_rec="loss")
+    kept = Kept()
+    trainer.set_components([kept] if version > 1 else [])
     trainer.fit(lambda *args: (steps.append(args[3]), step(*args))[1])
     assert steps == [5]
     assert "takes the place" not in (tmp_path / "default_run.log").read_text()
+    if version > 1:
+        sums = kept.state.pop("sums").tolist()
+        assert (kept.state, sums) == (
+            {"mood": Mood.USED, "last": deque([1, 2], 3), "seen": {1, 2}, "mean": np.float32(0.5)},
+            [0, 1, 2],
+        )
 
 
 OTHERS = {

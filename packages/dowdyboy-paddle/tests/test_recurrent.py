@@ -16,8 +16,9 @@ import pytest
 from paddle import nn
 
 from dowdyboy_paddle import CheckpointError, ConfigError, Trainer, TrainerConfig, UnsupportedError, spawn
+from dowdyboy_paddle._arrays import has_content
 from dowdyboy_paddle._distributed import backward
-from dowdyboy_paddle._state import has_content, move
+from dowdyboy_paddle._state import move
 from dowdyboy_paddle.rand import derive_seed, set_seed
 
 KINDS: dict[str, Callable[[], Any]] = {

@@ -144,10 +144,10 @@ class Holding(Zigzag):
         return {"turn": 0, "deep": [{"held": self.held}]}
 
 
-@pytest.mark.parametrize("kind", ["lambda", "open file", "bytes", "object"])
+@pytest.mark.parametrize("kind", ["lambda", "open file", "range", "object"])
 def test_state_that_can_not_be_stored_is_refused_when_it_is_saved(tmp_path: Path, kind: str) -> None:
     with (tmp_path / "file").open("w") as file:
-        held = {"lambda": lambda: None, "open file": file, "bytes": b"1", "object": object()}[kind]
+        held = {"lambda": lambda: None, "open file": file, "range": range(3), "object": object()}[kind]
 
         def make(model: Model, backwards: bool) -> tuple[Any, Any]:
             optimizer, _ = signs(model, backwards)
@@ -159,9 +159,8 @@ def test_state_that_can_not_be_stored_is_refused_when_it_is_saved(tmp_path: Path
             fit(tmp_path, 2, make)
     name = type(held).__name__
     assert str(caught.value).startswith(f"lr_scheduler_0: the value at deep/0/held is a {name} (")
-    assert str(caught.value).endswith(
-        "can't be stored without pickle. Keep state in numbers, strings, lists, dicts and tensors."
-    )
+    assert "can't be stored without pickle. Keep state in numbers, strings, lists," in str(caught.value)
+    assert "No batch was trained." in str(caught.value)
     assert not (tmp_path / "checkpoint").exists(), "it is refused before anything is written"
 
 

@@ -42,7 +42,7 @@ INDEX_KEYS = {
     "best",
     "best_type",
     *("best_rec", "accumulate_steps", "batches", "batch_size", "val_batches", "val_batch_size"),
-    *("best_epoch", "to_beat", "tied", "on_epoch_begin"),
+    *("best_epoch", "to_beat", "tied", "packed", "on_epoch_begin"),
     "since_better",
     "schedule_by",
     "files",
@@ -58,7 +58,7 @@ def test_the_index_says_where_the_run_stands(harness: Harness, tmp_path: Path) -
     assert set(index) == INDEX_KEYS
     said = {
         "format": "dowdyboy-checkpoint",
-        "format_version": 2,
+        "format_version": 3,
         "backend": harness.name,
         "world_size": 1,
         "name": "mine",
@@ -303,7 +303,7 @@ INDEXES: dict[str, tuple[str, str]] = {
     "no files": ('{"format": "dowdyboy-checkpoint", "format_version": 1}', "is no index of a dowdyboy-checkpoint."),
     "later version": (
         '{"format": "dowdyboy-checkpoint", "format_version": 99, "dowdyboy": "9.0", "files": {}}',
-        "has format version 99; this dowdyboy reads 1 and 2. Read it with the version that wrote it: '9.0'.",
+        "has format version 99; this dowdyboy reads 1, 2 and 3. Read it with the version that wrote it: '9.0'.",
     ),
 }
 

@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core.backend import Array, check_groups
+from dowdyboy_core.backend import Array, check_groups, is_looking
 
 from .framework.layers import Module
 from .framework.optim import Optimizer
 
 _NAMES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "int16": "I16",
-    "int8": "I8", "uint8": "U8", "bool": "BOOL",
+    "int8": "I8", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
+    "complex64": "C64", "complex128": "C128",
 }  # fmt: skip
 _TYPES = {name: dtype for dtype, name in _NAMES.items()}
 
@@ -29,6 +30,8 @@ def to_array(values: NDArray[Any]) -> Array:
     """
     if values.dtype.name not in _NAMES:
         raise CheckpointError(f"Tensors of type {values.dtype} can't be stored. Convert them first.")
+    if is_looking():
+        return Array(_NAMES[values.dtype.name], values.shape, b"")
     copied = np.array(values, order="C")
     return Array(_NAMES[values.dtype.name], values.shape, copied.reshape(-1).view(np.uint8))
 

@@ -55,6 +55,7 @@ class TrainerConfig:
         clip_grad_norm: scale the gradients of each optimizer down to this total norm; ``None`` is off.
         clip_grad_value: clamp each element of the gradients to at most this, and at least minus this; ``None`` is off.
         save_steps: also refresh the last checkpoint every this many training steps; ``None`` is off.
+        save_trained_only: leave out of ``model_I.safetensors`` what is bit for bit as it was when the run first began.
         max_keep_num: keep the newest so many of the ``epoch_N``; ``None`` keeps them all.
         ema_decay: keep an exponential moving average of the trained parameters, which moves by ``1 - ema_decay`` of the
             way after each optimizer step, and is what validation and tests use; ``None`` is off.
@@ -101,6 +102,7 @@ class TrainerConfig:
     clip_grad_norm: float | None = None
     clip_grad_value: float | None = None
     save_steps: int | None = None
+    save_trained_only: bool = False
     max_keep_num: int | None = None
     ema_decay: float | None = None
     steps_per_epoch: int | None = None
@@ -284,6 +286,7 @@ _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "clip_grad_norm": _positive_or_none,
     "clip_grad_value": _positive_or_none,
     "save_steps": partial(_integer, least=1, optional=True),
+    "save_trained_only": _flag,
     "max_keep_num": partial(_integer, least=1, optional=True),
     "ema_decay": _share_or_none,
     "steps_per_epoch": partial(_integer, least=1, optional=True),

@@ -348,6 +348,7 @@ class Trainer:
         self._replay.begin_epoch(ep, self._saver.resumed.continue_streams)
         self._parts.follow_trained()
         self._averaging.begin_epoch(resumed=not self._position.is_between_epochs())
+        self._saver.trial.before_batches()
         if self._position.val_batch is None:
             self._train(ep, hooks.train_step, hooks.on_step_end)
         if hooks.val_step is not None and ep % self.config.val_interval == 0:

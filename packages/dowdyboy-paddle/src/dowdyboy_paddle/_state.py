@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import paddle
 from paddle.optimizer.lr import CosineAnnealingWarmRestarts
 
 from dowdyboy_core import CheckpointError, ConfigError
-from dowdyboy_core.backend import Array, check_entries, check_groups, describe_differences
+from dowdyboy_core.backend import Array, check_entries, check_groups, describe_differences, leaves_out_unmade
 
+from ._arrays import has_content, layout_of, put, to_array, to_tensor
 from ._names import identity
-
-_NAMES = {
-    paddle.float64: "F64", paddle.float32: "F32", paddle.float16: "F16", paddle.bfloat16: "BF16",
-    paddle.int64: "I64", paddle.int32: "I32", paddle.int16: "I16", paddle.int8: "I8", paddle.uint8: "U8",
-    paddle.bool: "BOOL", paddle.complex64: "C64",
-}  # fmt: skip
-# The framework reads NumPy's uint16 as bfloat16, which NumPy itself doesn't have.
-_TYPES = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I64": np.int64, "I32": np.int32,
-    "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_, "C64": np.complex64,
-}  # fmt: skip
-
-
-def has_content(tensor: paddle.Tensor) -> bool:
-    """Whether a tensor has been given elements, or has none to be given."""
-    return bool(tensor._is_initialized()) or math.prod(tensor.shape) == 0
 
 
 def move(model: paddle.nn.Layer, place: Any) -> paddle.nn.Layer:
@@ -67,42 +50,6 @@ def move(model: paddle.nn.Layer, place: Any) -> paddle.nn.Layer:
     finally:
         for buffers, name, item in unfilled:
             buffers[name] = item
-
-
-def to_array(tensor: paddle.Tensor, what: str = "tensor") -> Array:
-    """A copy of a tensor as plain data.
-
-    Raises:
-        CheckpointError: a sparse tensor, a type that safetensors doesn't know, or one without content.
-    """
-    if not has_content(tensor):
-        raise CheckpointError(f"{what} was never initialized, and so it can't be stored. Give it a value first.")
-    if tensor.dtype not in _NAMES or not tensor.is_dense():
-        raise CheckpointError(f"{what} is a tensor of type {tensor.dtype}, which can't be stored. Convert it first.")
-    copied = np.ascontiguousarray(tensor.numpy())  # numpy() has made a copy
-    return Array(_NAMES[tensor.dtype], tuple(tensor.shape), copied.reshape(-1).view(np.uint8))
-
-
-def _as_numpy(array: Array) -> Any:
-    """A NumPy array in the memory of plain data."""
-    if array.dtype not in _TYPES:
-        raise CheckpointError(f"Tensors of type {array.dtype} are not known to PaddlePaddle here.")
-    if not memoryview(array.data).nbytes:
-        return np.empty(array.shape, _TYPES[array.dtype])
-    return np.frombuffer(array.data, _TYPES[array.dtype]).reshape(array.shape)
-
-
-def to_tensor(array: Array, place: Any = None) -> paddle.Tensor:
-    """A new tensor, with memory of its own, from plain data."""
-    return paddle.to_tensor(_as_numpy(array), place=place)
-
-
-def _put(tensor: paddle.Tensor, array: Array) -> None:
-    """Puts plain data into a tensor of its type and shape, where that is."""
-    if tensor.place.is_cpu_place():
-        tensor.get_tensor().set(_as_numpy(array), paddle.CPUPlace())  # copies once, and not by way of a new tensor
-    else:
-        tensor.set_value(to_tensor(array, tensor.place))
 
 
 def to_tree(value: Any) -> Any:
@@ -143,7 +90,8 @@ def _tensors(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
 def model_state(model: paddle.nn.Layer) -> dict[str, Array]:
     """The state dict of a model as plain data, in which tied tensors are one object."""
     copied: dict[Any, Array] = {}
-    found = [(name, value, identity(value)) for name, value in _tensors(model)]
+    unmade = (lambda value: not has_content(value)) if leaves_out_unmade() else (lambda value: False)
+    found = [(name, value, identity(value)) for name, value in _tensors(model) if not unmade(value)]
     for name, value, same in found:
         if same not in copied:
             copied[same] = to_array(value, name)
@@ -152,10 +100,7 @@ def model_state(model: paddle.nn.Layer) -> dict[str, Array]:
 
 def model_layout(model: paddle.nn.Layer) -> dict[str, Array]:
     """The types and shapes in that state, without its data."""
-    return {
-        name: Array(_NAMES.get(value.dtype, str(value.dtype)), tuple(value.shape), b"")
-        for name, value in _tensors(model)
-    }
+    return {name: layout_of(value) for name, value in _tensors(model)}
 
 
 def layout_when_loaded(model: paddle.nn.Layer, state: Mapping[str, Array]) -> dict[str, Array] | None:
@@ -177,7 +122,7 @@ def load_model_state(model: paddle.nn.Layer, state: Mapping[str, Array]) -> None
         return
     live = model.state_dict()
     for name, array in state.items():
-        _put(live[name], array)
+        put(live[name], array)
 
 
 def parameter_groups(optimizer: Any) -> list[list[Any]]:
@@ -281,7 +226,7 @@ def load_optimizer_state(optimizer: Any, names: Mapping[int, str], state: Any) -
     wanted = {(path, slot): array for path, slots in state["state"].items() for slot, array in slots.items()}
     wanted |= {(path, _MASTER): array for path, array in state["master_weights"].items()}
     for key, tensor in _live_slots(optimizer, names, wanted).items():
-        _put(tensor, wanted[key])
+        put(tensor, wanted[key])
     _forget_slots(optimizer, names, state["state"])
     if by_clock:
         load_scheduler_state(optimizer._learning_rate, state["LR_Scheduler"])
@@ -313,7 +258,8 @@ def _live_slots(
     lines = [f"missing: {path} {slot}" for path, slot in live.keys() - wanted.keys()]
     lines += [f"not in the optimizer: {path} {slot}" for path, slot in wanted.keys() - live.keys()]
     for key in live.keys() & wanted.keys():
-        stored_as, live_as = (wanted[key].shape, wanted[key].dtype), (tuple(live[key].shape), _NAMES[live[key].dtype])
+        kept, own = wanted[key], layout_of(live[key])
+        stored_as, live_as = (kept.shape, kept.dtype), (own.shape, own.dtype)
         if stored_as != live_as:
             lines.append(f"shape or type of {' '.join(key)}: stored {stored_as}, wanted {live_as}")
     if lines:

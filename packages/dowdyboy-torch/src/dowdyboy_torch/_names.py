@@ -41,10 +41,11 @@ def named_parameters(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Par
     return ((plain(path), item) for path, item in model.named_parameters())
 
 
-def identity(tensor: torch.Tensor) -> Any:
+def identity(tensor: Any) -> Any:
     """What two tensors that live have in common if they are the same one: where their elements lie, and how."""
-    if tensor.layout is not torch.strided or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided:
         return id(tensor)
     if not tensor.data_ptr() or not tensor.numel():
         return id(tensor)
-    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+    signs = tensor.is_conj(), tensor.is_neg()  # which may make others of the same elements
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), signs

@@ -11,48 +11,18 @@ import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
 from dowdyboy_core import CheckpointError
-from dowdyboy_core.backend import Array, check_entries, check_groups
+from dowdyboy_core.backend import Array, check_entries, check_groups, leaves_out_unmade
 
+from ._arrays import as_tensor, layout_of, to_array
 from ._names import identity, plain_paths
 from ._own_state import listed_states
 
-_NAMES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
-    torch.bool: "BOOL", torch.complex64: "C64",
-}  # fmt: skip
-_TYPES = {name: dtype for dtype, name in _NAMES.items()}
 _ALIGNMENT = 64  # bytes
-
-
-def to_array(tensor: torch.Tensor, what: str = "tensor") -> Array:
-    """A copy of a tensor as plain data.
-
-    Raises:
-        CheckpointError: a sparse or quantized tensor, or a type that safetensors doesn't know.
-    """
-    if tensor.layout is not torch.strided or tensor.dtype not in _NAMES:
-        raise CheckpointError(
-            f"{what} is a {tensor.layout} tensor of type {tensor.dtype}, which can't be stored. Convert it first."
-        )
-    flat = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format).reshape(-1)
-    return Array(_NAMES[tensor.dtype], tuple(tensor.shape), flat.view(torch.uint8).numpy())
-
-
-def _as_tensor(array: Array) -> torch.Tensor:
-    """A CPU tensor in the memory of plain data, if that can be written to."""
-    if array.dtype not in _TYPES:
-        raise CheckpointError(f"Tensors of type {array.dtype} are not known to PyTorch here.")
-    data = memoryview(array.data)
-    if not data.nbytes:
-        return torch.empty(array.shape, dtype=_TYPES[array.dtype])
-    flat = torch.frombuffer(bytearray(data) if data.readonly else data, dtype=_TYPES[array.dtype])
-    return flat.reshape(array.shape)
 
 
 def to_tensor(array: Array) -> torch.Tensor:
     """A new CPU tensor, with memory of its own, from plain data."""
-    return _as_tensor(array).clone()
+    return as_tensor(array).clone()
 
 
 def _taken_over(array: Array) -> torch.Tensor:
@@ -60,8 +30,8 @@ def _taken_over(array: Array) -> torch.Tensor:
 
     That is where the data isn't aligned as PyTorch aligns its own: a kernel may then add up in another order.
     """
-    tensor = _as_tensor(array)
-    return tensor if tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone()
+    tensor = as_tensor(array)
+    return tensor if tensor.layout is torch.strided and tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone()
 
 
 def to_tree(value: Any) -> Any:
@@ -88,38 +58,43 @@ def from_tree(tree: Any) -> Any:
     return tree
 
 
-def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a model's state dict, which holds nothing else."""
+def _entries(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """The tensors of a model's state dict, and what its modules give as extra state, which may be anything plain."""
     elsewhere = listed_states(model)
     for name, value in model.state_dict().items():
         if name in elsewhere:
             continue
-        if not isinstance(value, torch.Tensor):
+        if not isinstance(value, torch.Tensor) and name.rpartition(".")[2] != _EXTRA:
             raise CheckpointError(
                 f"The model's state {name!r} is a {type(value).__name__}, and only tensors can be stored. "
-                "Return a tensor from get_extra_state."
+                "Return it from get_extra_state, or register a tensor."
             )
         yield name, value
+
+
+_EXTRA = "_extra_state"  # the end of the names that PyTorch gives these
 
 
 def model_state(model: torch.nn.Module) -> dict[str, Array]:
     """The state dict of a model as plain data, in which tied tensors are one object."""
     plain, copied = plain_paths(model), dict[Any, Array]()
-    found = [(name, value, identity(value)) for name, value in _tensors(model)]
+    found = [(name, value, identity(value)) for name, value in _entries(model) if not _is_unmade(value)]
     for name, value, same in found:
         if same not in copied:
-            copied[same] = to_array(value, name)
+            tensor = isinstance(value, torch.Tensor)
+            copied[same] = to_array(value, name) if tensor else Array("", (), to_tree(value), "state")
     return {plain(name): copied[same] for name, _, same in found}
+
+
+def _is_unmade(value: Any) -> bool:
+    """Whether this will be made by the first forward, and isn't wanted."""
+    return leaves_out_unmade() and isinstance(value, torch.Tensor) and is_lazy(value)
 
 
 def model_layout(model: torch.nn.Module) -> dict[str, Array]:
     """The types and shapes in that state, without its data."""
     plain = plain_paths(model)
-    return {
-        # One that is lazy has no shape to ask for.
-        plain(name): Array(_NAMES.get(value.dtype, str(value.dtype)), () if is_lazy(value) else tuple(value.shape), b"")
-        for name, value in _tensors(model)
-    }
+    return {plain(name): layout_of(value) for name, value in _entries(model)}
 
 
 def layout_when_loaded(model: torch.nn.Module, state: Mapping[str, Array]) -> dict[str, Array] | None:
@@ -146,7 +121,11 @@ def load_model_state(model: torch.nn.Module, state: Mapping[str, Array]) -> None
     """Puts a state that is known to fit into a model."""
     plain = plain_paths(model)
     paths = {plain(path): path for path in model.state_dict()}
-    model.load_state_dict({paths.get(name, name): _as_tensor(array) for name, array in state.items()}, strict=True)
+    given = {
+        paths.get(name, name): from_tree(array.data) if array.layout == "state" else as_tensor(array)
+        for name, array in state.items()
+    }
+    model.load_state_dict(given, strict=True)
 
 
 def _parameter_names(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import re
 import stat
@@ -16,20 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
-from dowdyboy_core.backend.trees import Array, decode, encode
+from dowdyboy_core.backend.arrays import Array
+from dowdyboy_core.backend.trees import decode, encode
 
 from .folders import UNFINISHED, clear, make_folder, put_in_place, sync_folder
 from .json import dump_json, parse_json
+from .memory import new_memory
+from .packed import pack, unpack
 from .safetensors import read, writer
 from .tied import stored_once, under_each_name
 
 INDEX = "checkpoint.json"
 FORMAT = "dowdyboy-checkpoint"
-FORMAT_VERSION = 2
-_READ = (1, 2)
+FORMAT_VERSION = 3
+_READ = (1, 2, 3)
 
 _MAX_INDEX_BYTES = 2**24  # thousands of times what any checkpoint of ours has
-_LARGE = 2**20
 _PIECE = 2**23
 _NO_DIGEST = "0" * 64
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -80,9 +81,10 @@ def prepare(index: Mapping[str, Any], weights: Mapping[str, Weights], trees: Map
     Raises:
         CheckpointError: something in a tree can't be stored.
     """
-    kept, tied = stored_once(weights)
+    once, tied = stored_once(weights)
+    kept, packed = pack(once)
     writers = dict(sorted(_writers(kept, trees).items()))  # in any order it is the same folder
-    return Content({**index, "tied": tied}, writers)
+    return Content({**index, "tied": tied, "packed": packed}, writers)
 
 
 def write_folder(folder: Path, content: Content) -> None:
@@ -141,7 +143,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     if type(index.get("format_version")) is not int or index["format_version"] not in _READ:
         raise CheckpointError(
             f"{str(folder)!r} has format version {index.get('format_version')!r}; this dowdyboy reads "
-            f"{' and '.join(map(str, _READ))}. Read it with the version that wrote it: {index.get('dowdyboy')!r}."
+            f"{', '.join(map(str, _READ[:-1]))} and {_READ[-1]}. Read it with the version that wrote it: "
+            f"{index.get('dowdyboy')!r}."
         )
     said = index.get("sha256")
     if not isinstance(said, str) or not _DIGEST.fullmatch(said) or said != _digest_of_index(content, said):
@@ -208,7 +211,8 @@ class FolderReader:
         """
         try:
             with self._opened(f"{name}.safetensors") as (take, size):
-                return under_each_name(name, read(take, size), self.index.get("tied", {}))
+                arrays = unpack(name, read(take, size), self.index.get("packed", {}))
+                return under_each_name(name, arrays, self.index.get("tied", {}))
         except (ValueError, RecursionError) as error:
             path = str(self._folder / f"{name}.safetensors")
             raise CheckpointError(f"{path!r} is no safetensors file: {error}. Use another checkpoint.") from error
@@ -239,7 +243,7 @@ class FolderReader:
             with path.open("rb", buffering=0) as file, ThreadPoolExecutor(1) as beside:
 
                 def take(size: int) -> memoryview:
-                    memory = rest = _memory(size)
+                    memory = rest = new_memory(size)
                     while rest:
                         got = file.readinto(rest[:_PIECE])
                         if not got:
@@ -302,15 +306,6 @@ def is_whole(folder: Path) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def _memory(size: int) -> memoryview:
-    """New memory; where it is large it begins with a page, and so is aligned as well as that of any framework."""
-    if size < _LARGE:
-        return memoryview(bytearray(size))
-    # Not NumPy's, which asks for huge pages: a virtual machine may have to fetch those from its host, at a tenth of the
-    # speed.
-    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 def _writers(weights: Mapping[str, Weights], trees: Mapping[str, Any]) -> dict[str, Write]:

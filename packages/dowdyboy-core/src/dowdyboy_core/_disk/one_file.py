@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dowdyboy_core._errors import CheckpointError
-from dowdyboy_core.backend.trees import Array
+from dowdyboy_core.backend.arrays import Array
 
 from .files import write_file
 from .folders import UNFINISHED, sync_folder

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
-from dowdyboy_core.backend.trees import Array
+from dowdyboy_core.backend.arrays import Array
 
 Noted = dict[str, dict[str, str]]
 """By the name of a file, for each name that isn't stored in it the one under which its array is."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
+from dowdyboy_core.backend.arrays import Array
 from dowdyboy_core.backend.layouts import neutral_shape
-from dowdyboy_core.backend.trees import Array
 from dowdyboy_core.backend.words import Place
 
 

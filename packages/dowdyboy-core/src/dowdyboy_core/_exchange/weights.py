@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
+from dowdyboy_core.backend.arrays import Array
 from dowdyboy_core.backend.layouts import DEFAULTS, PASSENGERS
-from dowdyboy_core.backend.trees import Array
 from dowdyboy_core.backend.words import ModelWords, Place
 
 from .arrays import filled, from_neutral, holds_only, to_neutral

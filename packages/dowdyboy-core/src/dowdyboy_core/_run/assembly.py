@@ -11,6 +11,7 @@ from typing import Any
 from dowdyboy_core import log
 from dowdyboy_core._config import TrainerConfig
 from dowdyboy_core._errors import CheckpointError, ConfigError, DowdyboyError, SetupError
+from dowdyboy_core.backend.arrays import Array
 from dowdyboy_core.backend.dealt import loaders_within
 from dowdyboy_core.backend.loaders import EpochLoader, MapParts, StreamParts
 from dowdyboy_core.backend.orders import known_length
@@ -19,7 +20,6 @@ from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.shares import Share
 from dowdyboy_core.backend.together import meet
-from dowdyboy_core.backend.trees import Array
 from dowdyboy_core.rand import derive_seed
 
 from .epochs import Compared, Epochs

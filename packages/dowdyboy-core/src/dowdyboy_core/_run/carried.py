@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
-from dowdyboy_core.backend.trees import Array
+from dowdyboy_core.backend.arrays import Array
 
 
 @dataclass

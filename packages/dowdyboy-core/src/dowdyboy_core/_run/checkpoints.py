@@ -23,6 +23,7 @@ from dowdyboy_core._disk.first_version import without_wrappers
 from dowdyboy_core._disk.folders import remove_folder, tidy, where_it_lies
 from dowdyboy_core._disk.labels import LABEL
 from dowdyboy_core._errors import CheckpointError
+from dowdyboy_core.backend.left_out import TREE
 
 _HAS_PATHS = re.compile("optimizer_|ema$")
 _LABELLED = re.compile(rf"chk_{LABEL}_step_(?:0|[1-9][0-9]*)")
@@ -81,7 +82,7 @@ _SETTINGS = ("accumulate_steps", "batches", "batch_size", "val_batches", "val_ba
 _TEXTS: tuple[str, ...] = ("dowdyboy", "backend", "backend_version", "python", "name", "precision", "best_type")
 _FILE = re.compile(
     r"((model|component)_[0-9]+(_beside)?|(ema|optimizer|lr_scheduler)_[0-9]+"
-    r"|ema|scaler|rng|loader|records|frozen|script|exchange|passengers)\.(json|safetensors)"
+    r"|ema|scaler|rng|loader|records|frozen|script|untrained|exchange|passengers)\.(json|safetensors)"
 )
 _MAX_COUNT = 2**53  # more than any run comes to
 _TREES = {"rng": list, "records": dict, "scaler": dict}
@@ -154,7 +155,7 @@ def read_snapshot(folder: Path, *, weights_only: bool = False) -> Snapshot:
     stems = {Path(name).stem for name in names}
     trees = {name for name in stems if f"{name}.json" in names}
     weights = {name: reader.weights(name) for name in sorted(stems - trees)}
-    wanted = trees & {"exchange", "passengers"} if weights_only else trees
+    wanted = trees & {TREE, "exchange", "passengers"} if weights_only else trees
     found = {name: reader.tree(name) for name in sorted(wanted)}
     for name, kind in () if weights_only else _TREES.items():
         if not isinstance(found.get(name), kind):

@@ -13,8 +13,9 @@ from dowdyboy_core._errors import CheckpointError
 from dowdyboy_core._exchange import optimizers, weights
 from dowdyboy_core._exchange.disagreements import disagreements
 from dowdyboy_core._exchange.pairing import Key, Names, Pair, pair
+from dowdyboy_core.backend.arrays import Array
 from dowdyboy_core.backend.layouts import BUFFERS
-from dowdyboy_core.backend.trees import Array
+from dowdyboy_core.backend.left_out import TREE
 from dowdyboy_core.backend.vocabulary import Vocabulary
 from dowdyboy_core.backend.words import BUFFER, ModelWords, ScheduleWords
 
@@ -42,6 +43,13 @@ def crossed(run: Run, snapshot: Snapshot, folder: Path, names: Names = None, *, 
             f"{str(folder)!r} was saved by {origin!r} and this is {own!r}, which lays out weights in another way; and "
             "it doesn't say what its tensors are, as checkpoints do from format version 3 on. Save it anew there with "
             "this version, or load it there."
+        )
+    left_out = snapshot.trees.get(TREE, {}).get("left_out")
+    if origin != own and left_out:
+        raise CheckpointError(
+            f"{str(folder)!r} was saved by {origin!r} with save_trained_only=True, and so without what was never "
+            f"trained there: {own!r} has no such tensors to compare. Go on from it there with save_trained_only=False, and "
+            "cross from a checkpoint of that."
         )
     crossing = _Crossing(run, run.backend.vocabulary, snapshot, folder, Described.read(tree), names)
     return crossing.whole(weights_only)

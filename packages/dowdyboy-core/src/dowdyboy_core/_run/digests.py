@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from dowdyboy_core.backend.trees import Array
+from dowdyboy_core.backend.arrays import Array
 
 _DEPTH = 12  # Containers deeper than this are looked into no further: a batch that holds itself must come to an end.
 
@@ -32,7 +32,7 @@ def _pieces(value: Any, plain: Callable[[Any], Array | None], depth: int) -> Ite
     yield f"<{type(value).__name__}".encode()
     if array is not None:
         yield f"{array.dtype}{tuple(array.shape)}".encode()
-        yield memoryview(array.data).tobytes()
+        yield from (memoryview(buffer).tobytes() for buffer in array.buffers())
     elif isinstance(value, _PLAIN):
         yield repr(value).encode("utf-8", "surrogatepass")
     elif depth:

@@ -13,13 +13,13 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, Protocol
 
+from dowdyboy_core.backend.arrays import Array
 from dowdyboy_core.backend.dealt import Dealing, find_dealing, tell_epoch
 from dowdyboy_core.backend.loaders import EpochLoader, MapLoader, MapParts, StreamLoader, StreamParts, open_loader
 from dowdyboy_core.backend.orders import Batching
 from dowdyboy_core.backend.own_states import LoaderState, has_state
 from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.shares import Share, share_of
-from dowdyboy_core.backend.trees import Array
 from dowdyboy_core.rand import derive_seed
 
 from .agreement import check_parts, check_same, in_rounds

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dowdyboy_core._errors import SetupError
+from dowdyboy_core.backend.arrays import Array
 from dowdyboy_core.backend.seam import Backend
-from dowdyboy_core.backend.trees import Array
 
 from .position import Position
 from .stepping import LossScaler

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
+from dowdyboy_core.backend.arrays import Array, to_numpy
 from dowdyboy_core.backend.seam import Backend
-from dowdyboy_core.backend.trees import Array, to_numpy
 
 from .assembly import Assembly
 

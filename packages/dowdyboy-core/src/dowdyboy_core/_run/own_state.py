@@ -14,8 +14,9 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from dowdyboy_core._errors import CheckpointError
+from dowdyboy_core.backend.arrays import Array, Member, from_numpy
 from dowdyboy_core.backend.seam import Backend
-from dowdyboy_core.backend.trees import Array, Member, encode, from_numpy
+from dowdyboy_core.backend.trees import encode
 
 from .assembly import Assembly
 
@@ -40,7 +41,7 @@ def capture(backend: Backend, parts: Assembly) -> dict[str, Any]:
 
     All processes come here.
     """
-    own = {name: plain_state(backend, owner.state) for name, owner in _owners(backend, parts).items()}
+    own = here(backend, parts)
     if backend.world_size == 1:
         return {name: [state] for name, state in own.items()}
     digests = backend.gather({name: _digest(name, state) for name, state in own.items()})
@@ -50,6 +51,11 @@ def capture(backend: Backend, parts: Assembly) -> dict[str, Any]:
         name: [other[name] for other in everyone if name in other] if name in different else [state]
         for name, state in own.items()
     }
+
+
+def here(backend: Backend, parts: Assembly) -> dict[str, Any]:
+    """The state that every owner has in this process, by the name of its file."""
+    return {name: plain_state(backend, owner.state) for name, owner in _owners(backend, parts).items()}
 
 
 def check(backend: Backend, parts: Assembly, trees: Mapping[str, Any], version: int, folder: str) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dowdyboy_core._errors import ConfigError
+from dowdyboy_core.backend.arrays import Array
 from dowdyboy_core.backend.seam import Backend
-from dowdyboy_core.backend.trees import Array
 
 from .samples import check_way, join_samples, shape_of_samples
 

@@ -15,6 +15,7 @@ from .replay import Replay, epochs_begun
 from .run import Run
 from .settings import adapt_to_world_size, check_steps
 from .snapshots import apply_all, apply_weights, check_schedules, check_streams
+from .untrained import completed
 
 
 class Resumed:
@@ -52,7 +53,7 @@ class Resumed:
             )
         snapshot = read_snapshot(folder, weights_only=weights_only)
         if average:
-            snapshot = snapshot.averaged(folder)
+            snapshot = completed(self._run.backend, self._run.parts, snapshot, folder).averaged(folder)
         later = not weights_only and snapshot.index.get("on_epoch_begin") and epochs_begun(snapshot.index)
         try:
             self.put_in_place(folder, snapshot, weights_only, tells=not later, names=names)
@@ -101,6 +102,7 @@ class Resumed:
         check_schedules(run, snapshot, folder)
         frozen = None if tells else frozen_names(run.backend, run.parts)
         apply_all(run, snapshot, folder, tells=tells)
+        run.untrained.take_up(snapshot, folder)
         self._folder, self._script, self._waiting = folder, frozen, None
         run.position.load_state(snapshot.index)
         described.take_up(run, snapshot)

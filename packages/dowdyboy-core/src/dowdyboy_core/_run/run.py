@@ -32,6 +32,7 @@ from .position import Position
 from .records import Records
 from .stepping import LossScaler, Stepper
 from .stopping import Stopping
+from .untrained import Untrained
 from .weighing import Weighing
 
 
@@ -59,6 +60,7 @@ class Run:
         script: the plain numbers that the script gave.
         weighing: the weights of batches.
         loader_states: where a loader stands that has a state of its own.
+        untrained: what training has left as it was.
         begins_epochs: whether the fit has an ``on_epoch_begin``.
         carried: what only other frameworks have a place for.
     """
@@ -82,6 +84,7 @@ class Run:
     script: ScriptNumbers
     weighing: Weighing
     loader_states: LoaderStates
+    untrained: Untrained
     begins_epochs: bool = False
     carried: Carried = field(default_factory=Carried)
 
@@ -196,6 +199,7 @@ def set_up(config: TrainerConfig, backend: Backend) -> Run:
         script=ScriptNumbers(backend, parts),
         weighing=Weighing(backend, config.accumulate_steps, parts, stepper),
         loader_states=LoaderStates(backend, parts, position, warn if backend.rank == 0 else log.warn),
+        untrained=Untrained(config, backend, parts, warn if backend.rank == 0 else _say_nothing),
     )
 
 

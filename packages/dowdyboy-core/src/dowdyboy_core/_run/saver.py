@@ -23,10 +23,11 @@ from .run import Run
 from .settings import follows_another, position_means_another
 from .snapshots import (
     check_equal_weights,
-    check_resumable,
     read_together,
     take_snapshot,
 )
+from .states import check_resumable
+from .trial import Trial
 
 
 class Saver:
@@ -39,6 +40,7 @@ class Saver:
         checkpoints: the folder of the run's checkpoints.
         requests: labels under which hooks want the run saved.
         resumed: the checkpoint that it goes on from.
+        trial: tries the first save out.
     """
 
     def __init__(self, run: Run) -> None:
@@ -51,6 +53,7 @@ class Saver:
         self._number = 1  # of this run among those that were in out_dir
         self._unsaved: dict[str, str] = {}
         self.requests = Requests(run)
+        self.trial = Trial(run)
         self._writer = Writer()
 
     # ---- taking up
@@ -67,6 +70,7 @@ class Saver:
             replay: has ``on_epoch_begin`` do again what it had done.
         """
         self._unsaved = {}
+        self.trial.begin()
         if self._config.enable_save_checkpoint or self.resumed.is_loaded() or self._config.resume is not None:
             check_resumable(self._run)
         if self._run.is_main:
@@ -84,6 +88,7 @@ class Saver:
             self._run.carried.forget()
             if self._config.enable_save_checkpoint:
                 self._run.script.begin()
+            self._run.untrained.begin()
         if self._run.is_main:
             self._begin_files()
         if self.resumed.snapshot is not None:
@@ -216,6 +221,7 @@ class Saver:
 
         Called where an accumulation window of ``closing`` batches closes: gradients under way are in no checkpoint.
         """
+        self.trial.after_step()
         every, step = self._config.save_steps, self._position.train_step
         due = every is not None and self._config.enable_save_checkpoint and step // every > (step - closing) // every
         kinds = ["last_epoch"] if due else []
@@ -290,6 +296,7 @@ class Saver:
         snapshot = take_snapshot(self._run, self._number)
         parts = self._run.parts
         self._run.losses.check_weights(snapshot.weights, parts.trained_parameters(parts.raw_models()))
+        self._run.untrained.leave_out(snapshot)
         if self.resumed.snapshot is not None and len(self.resumed.snapshot.trees["rng"]) == self._backend.world_size:
             snapshot.trees["rng"] = self.resumed.snapshot.trees["rng"]  # which wait for a loader
         return snapshot

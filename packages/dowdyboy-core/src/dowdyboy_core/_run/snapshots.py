@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 import zlib
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
-from dowdyboy_core._disk.files import Weights, numbered
-from dowdyboy_core._errors import CheckpointError, SetupError, UnsupportedError
+from dowdyboy_core._disk.files import numbered
+from dowdyboy_core._errors import CheckpointError, SetupError
 from dowdyboy_core._version import __version__
+from dowdyboy_core.backend.arrays import Array
 from dowdyboy_core.backend.growing import grows_to_fit
 from dowdyboy_core.backend.random_streams import RandomStreams
 from dowdyboy_core.backend.seam import Backend
@@ -22,6 +23,8 @@ from .checkpoints import Snapshot, read_snapshot
 from .run import Run
 from .schedules import schedule_ways
 from .settings import settings_of
+from .states import model_states, states_of
+from .untrained import completed
 
 
 def take_snapshot(run: Run, number: int, *, everywhere: bool = False) -> Snapshot:
@@ -60,46 +63,17 @@ def take_snapshot(run: Run, number: int, *, everywhere: bool = False) -> Snapsho
         check_equal_weights(backend, parts)
         if backend.rank != 0 and not everywhere:  # it takes part in the above, and writes nothing
             return snapshot
-        snapshot.weights |= _model_states(backend, parts, "model")
+        weights, trees = states_of(run)
+    snapshot.weights |= weights
+    snapshot.trees |= trees
     if run.averaging.decay is not None:
         snapshot.trees["ema"] = run.averaging.state()
         with run.averaging.applied():
-            snapshot.weights |= _model_states(backend, parts, "ema")
-    for place, component in parts.modules_of_components().items():
-        buffers = backend.model_state(component)
-        if buffers:
-            snapshot.weights[f"component_{place}"] = buffers
-    names = parts.parameter_names()
-    for place, (optimizer, scheduler) in enumerate(zip(parts.optimizers, parts.schedulers, strict=True)):
-        snapshot.trees[f"optimizer_{place}"] = backend.optimizer_state(optimizer, names)
-        state = None if scheduler is None else backend.scheduler_state(scheduler)
-        snapshot.trees[f"lr_scheduler_{place}"] = state
-    snapshot.trees["scaler"] = run.scale_state()
-    snapshot.trees["frozen"] = frozen.frozen_names(backend, parts)
-    snapshot.trees["script"] = run.script.state()
+            snapshot.weights |= model_states(backend, parts, "ema")
     snapshot.trees[described.EXCHANGE] = described.describe(run, snapshot)
     if carried := run.carried.state(position.train_step):
         snapshot.trees[described.PASSENGERS] = carried
     return snapshot
-
-
-def check_resumable(run: Run) -> None:
-    """Refuses what no checkpoint would bring back.
-
-    Raises:
-        UnsupportedError: an optimizer has state that can't be saved.
-    """
-    for number, optimizer in enumerate(run.parts.optimizers):
-        problem = run.backend.unsaved_state(optimizer)
-        if problem is not None:
-            raise UnsupportedError(
-                f"Optimizer {number}, a {type(optimizer).__name__}, can't be resumed: {problem}. Take another "
-                "optimizer, or set enable_save_checkpoint=False to train without checkpoints."
-            )
-
-
-def _model_states(backend: Backend, parts: Assembly, stem: str) -> dict[str, Weights]:
-    return {f"{stem}_{place}": backend.model_state(model) for place, model in enumerate(parts.raw_models())}
 
 
 def read_together(backend: Backend, folder: Path, snapshot: Snapshot | None) -> Snapshot:
@@ -149,7 +123,7 @@ def check_equal_weights(backend: Backend, parts: Assembly) -> None:
     if backend.world_size == 1:
         return
     compared = {**parts.trained, **parts.trained_parameters(parts.raw_models())}
-    own = {name: zlib.crc32(backend.tensor_state(parameter).data) for name, parameter in compared.items()}
+    own = {name: _checksum(backend.tensor_state(parameter)) for name, parameter in compared.items()}
     for rank, other in enumerate(backend.gather(own)):
         # Of what only some of them train since on_epoch_end the next epoch tells.
         common = [name for name in own if name in other or name in parts.trained]
@@ -163,13 +137,17 @@ def check_equal_weights(backend: Backend, parts: Assembly) -> None:
             )
 
 
+def _checksum(array: Array) -> int:
+    return reduce(lambda known, buffer: zlib.crc32(buffer, known), array.buffers(), 0)
+
+
 def apply_weights(backend: Backend, parts: Assembly, snapshot: Snapshot, folder: Path) -> None:
     """Puts the weights of models and components in place, all or none of them.
 
     Raises:
         CheckpointError: they don't fit; the message lists every difference.
     """
-    snapshot = snapshot.without_wrappers(backend.wrappers)
+    snapshot = completed(backend, parts, snapshot.without_wrappers(backend.wrappers), folder)
     for name, target in _check_weights(backend, parts, snapshot, folder).items():
         backend.load_model_state(target, snapshot.weights.get(name, {}))
 
@@ -187,7 +165,7 @@ def apply_all(run: Run, snapshot: Snapshot, folder: Path, *, tells: bool = True)
         CheckpointError: something doesn't fit; the message lists every difference.
     """
     backend, parts, records = run.backend, run.parts, run.records
-    snapshot = snapshot.without_wrappers(backend.wrappers)
+    snapshot = completed(backend, parts, snapshot.without_wrappers(backend.wrappers), folder)
     _check_weights(backend, parts, snapshot, folder)
     if run.averaging.decay is not None and "ema" in snapshot.trees:
         run.averaging.check(snapshot.trees["ema"])

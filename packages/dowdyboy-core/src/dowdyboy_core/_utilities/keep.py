@@ -20,6 +20,7 @@ from dowdyboy_core._disk.labels import LABEL, check_label
 from dowdyboy_core._errors import CheckpointError, ConfigError, UnsupportedError
 from dowdyboy_core._version import __version__
 from dowdyboy_core.backend.growing import grows_to_fit
+from dowdyboy_core.backend.left_out import TREE, complete
 from dowdyboy_core.backend.seam import Backend
 from dowdyboy_core.backend.trees import describe_differences
 
@@ -58,6 +59,10 @@ def load(backend: Backend, resume_dir: Any, model_list: Any, optimizer_list: Any
     states = [] if optimizer_list is None else [reader.tree(name) for name in numbered(stems, "optimizer")]
     if reader.index["format_version"] == 1:
         weights, states = (without_wrappers(stored, backend.wrappers) for stored in (weights, states))
+    if f"{TREE}.json" in reader.names():
+        named = {f"model_{number}": flat for number, flat in enumerate(weights)}
+        whole = complete(backend, models, named, reader.tree(TREE), str(folder))
+        weights = [whole[name] for name in named]
     for what, stored, given in (("model", weights, models), ("optimizer", states, optimizers)):
         if len(stored) != len(given):
             raise CheckpointError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .arrays import Array, is_looking, leaves_out_unmade
 from .dealt import loaders_within
 from .devices import DeviceRequest
 from .failures import is_consequence
@@ -37,7 +38,7 @@ from .sent_errors import Failure
 from .shares import Share, deal
 from .streams import StreamSource
 from .together import check_process_count, end_together
-from .trees import Array, check_entries, check_groups, decode, describe_differences, encode
+from .trees import check_entries, check_groups, decode, describe_differences, encode
 from .vocabulary import Vocabulary
 from .weights import Weights
 from .words import ModelWords, OptimizerWords, Place, ScheduleWords, Slot
@@ -124,7 +125,9 @@ __all__ = [
     "end_together",
     "exchanges_of",
     "is_consequence",
+    "is_looking",
     "known_length",
+    "leaves_out_unmade",
     "loaders_within",
     "map_leaves",
     "mend_file",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .arrays import Array
 from .seam import Backend
-from .trees import Array, describe_differences
+from .trees import describe_differences
 
 
 def grows_to_fit(backend: Backend, model: Any, state: Mapping[str, Array]) -> bool:

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from .arrays import Array
 from .devices import DeviceRequest
 from .loaders import MapParts, StreamParts
 from .orders import Isolate
 from .points import Tracker
-from .trees import Array
 from .vocabulary import Vocabulary
 from .weights import Weights
 

@@ -1,7 +1,7 @@
 """State as plain trees, and trees as JSON beside named arrays.
 
 A *tree* is what a backend hands over and gets back: None, bool, int, float, str, list, tuple, dict, Counter, deque
-and set of these, and NumPy's arrays and numbers, with :class:`Array` for tensor data.
+and set of these, bytes, complex numbers, and NumPy's arrays and numbers, with :class:`Array` for tensor data.
 ``encode`` splits a tree into a JSON value and a flat
 ``{key: Array}``; ``decode`` puts it together again. JSON can't say everything a tree can, so an object whose
 only key begins with ``$`` stands for one of these:
@@ -16,48 +16,34 @@ only key begins with ``$`` stands for one of these:
     {"$numpy": "mean"}               an array of NumPy's, stored under that key
     {"$number": "count"}             a number of NumPy's, stored under that key as an array without axes
     {"$enum": 1}                     a member of an enumeration that the script has, by its value
+    {"$bytes": "AAE="}               bytes, in base64
+    {"$complex": ["C128", array]}    an array of complex numbers, stored as their two parts
+    {"$complex": [1.0, 2.0]}         a complex number
+    {"$sparse": ["coo", [3, 3], indices, values]}    a sparse array; "csr" has three arrays
+    {"$state": {"scale": 1.0}}       what a model has in its state that is no tensor
 
 Decoding builds these values and nothing else, so reading a file never runs code.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
 from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
+
+from .arrays import Array, Member, from_numpy, is_plain, tagged, to_numpy, untagged
 
 MAX_DEPTH = 64
 """How deep a tree may be nested."""
 
 _JSON_DEPTH = 3 * (MAX_DEPTH + 1)  # one level of a tree is up to three of JSON
-
-
-class Array(NamedTuple):
-    """Tensor data without a framework.
-
-    Attributes:
-        dtype: the element type as safetensors names it: ``'F32'``, ``'BF16'``, ``'I64'``, …
-        shape: the length of each axis.
-        data: a buffer with the elements in C order, little-endian.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: Any
-
-
-class Member(NamedTuple):
-    """A member of an enumeration, of which the class stays with the script: no name in a file is ever looked up.
-
-    Attributes:
-        value: the member's value.
-    """
-
-    value: Any
 
 
 def encode(tree: Any, what: str) -> tuple[Any, dict[str, Array]]:
@@ -80,7 +66,7 @@ def _encode(tree: Any, path: tuple[str, ...], arrays: dict[str, Array], what: st
             f"{what}: the value at {'/'.join(path[:4])}/… is nested more than {MAX_DEPTH} deep. Keep state flatter."
         )
     if isinstance(tree, Array):
-        return {"$array": _store(tree, path, arrays, what)}
+        return _encode_array(tree, path, arrays, what)
     if tree is None or type(tree) in (bool, int, str):
         return tree
     if type(tree) is float:
@@ -97,55 +83,39 @@ def _encode(tree: Any, path: tuple[str, ...], arrays: dict[str, Array], what: st
         return {"$set": _encode(sorted(tree, key=repr), path, arrays, what)}
     if type(tree) is Member:
         return {"$enum": _encode(tree.value, path, arrays, what)}
+    if type(tree) is bytes:
+        return {"$bytes": base64.b64encode(tree).decode("ascii")}
+    if type(tree) is complex:
+        return {"$complex": _encode([tree.real, tree.imag], path, arrays, what)}
     array = from_numpy(tree) if type(tree).__module__ == "numpy" else None
     if array is not None:
         tag = "$numpy" if type(tree).__name__ == "ndarray" else "$number"
-        return {tag: _store(array, path, arrays, what)}
+        stored = _encode_array(array, path, arrays, what)
+        return {tag: stored.get("$array", stored)}
     raise CheckpointError(
         f"{what}: the value at {'/'.join(path) or 'the top'} is a {type(tree).__name__} ({tree!r:.80}), which "
         "can't be stored without pickle. Keep state in numbers, strings, lists, dicts and tensors."
     )
 
 
+def _encode_array(array: Array, path: tuple[str, ...], arrays: dict[str, Array], what: str) -> dict[str, Any]:
+    if is_plain(array):
+        return {"$array": _store(array, path, arrays, what)}
+
+    def put(name: str, part: Array) -> Any:
+        return _encode_array(part, (*path, name) if name else path, arrays, what)
+
+    return tagged(array, put, partial(_encode, path=path, arrays=arrays, what=what))
+
+
 def _store(array: Array, path: tuple[str, ...], arrays: dict[str, Array], what: str) -> str:
     key = "/".join(path) or "value"
+    if key == "__metadata__":  # which in a safetensors file is no array
+        key += "/array"
     if key in arrays:
         raise CheckpointError(f"{what}: two arrays would be stored under {key!r}. Rename one of their keys.")
     arrays[key] = array
     return key
-
-
-_NUMPY = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U64": "<u8",
-    "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1", "C64": "<c8",
-}  # fmt: skip
-_OF_NUMPY = {name: kind for kind, name in _NUMPY.items()}
-
-
-def from_numpy(value: Any) -> Array | None:
-    """An array or a number of NumPy's as plain data, copied; None if it is neither, or of a type without a name."""
-    import numpy as np
-
-    if not isinstance(value, (np.ndarray, np.generic)) or type(value) in (np.matrix, np.recarray):
-        return None
-    kind = _OF_NUMPY.get(value.dtype.newbyteorder("<").str)
-    if kind is None or (isinstance(value, np.ndarray) and type(value) is not np.ndarray):
-        return None
-    copied = np.array(value, dtype=_NUMPY[kind], order="C")
-    return Array(kind, copied.shape, copied.reshape(-1).view(np.uint8))
-
-
-def to_numpy(array: Array) -> Any:
-    """A new array of NumPy's from plain data.
-
-    Raises:
-        CheckpointError: NumPy has no such type.
-    """
-    import numpy as np
-
-    if array.dtype not in _NUMPY:
-        raise CheckpointError(f"Arrays of type {array.dtype} are not known to NumPy.")
-    return np.frombuffer(bytearray(array.data), _NUMPY[array.dtype]).reshape(array.shape)
 
 
 def _encode_mapping(tree: Mapping[Any, Any], path: tuple[str, ...], arrays: dict[str, Array], what: str) -> Any:
@@ -191,15 +161,26 @@ def _decode_tagged(tag: str, content: Any, arrays: Mapping[str, Array], depth: i
         if content not in arrays:
             raise CheckpointError(f"The array {content!r} is missing. The checkpoint is not whole; use another.")
         return arrays[content]
-    if tag in ("$numpy", "$number") and isinstance(content, str):
-        found = to_numpy(_decode_tagged("$array", content, arrays, depth))
-        return found if tag == "$numpy" else found[()]
+    if tag in ("$numpy", "$number"):
+        stored = {"$array": content} if isinstance(content, str) else content
+        array = _decode(stored, arrays, depth)
+        if isinstance(array, Array):
+            return to_numpy(array) if tag == "$numpy" else to_numpy(array)[()]
+    if tag == "$bytes" and isinstance(content, str):
+        with suppress(binascii.Error, ValueError):
+            return base64.b64decode(content, validate=True)
+    if tag == "$state":
+        return untagged(tag, _decode(content, arrays, depth))
     if tag == "$float" and content in ("nan", "inf", "-inf"):
         return float(content)
     if tag == "$enum":
         return Member(_decode(content, arrays, depth))
     if isinstance(content, list):
         items = _decode(content, arrays, depth)
+        if tag == "$complex" and [type(item) for item in items] == [float, float]:
+            return complex(*items)
+        if tag in ("$complex", "$sparse"):
+            return untagged(tag, items)
         if tag == "$tuple":
             return tuple(items)
         if tag == "$deque" and len(items) == 2 and isinstance(items[1], list) and _is_length(items[0]):
@@ -224,10 +205,16 @@ def describe_differences(stored: Mapping[str, Array], wanted: Mapping[str, Array
     lines += [f"not in the model: {name}" for name in stored if name not in wanted]
     for name in stored.keys() & wanted.keys():
         got, want = stored[name], wanted[name]
-        if tuple(got.shape) != tuple(want.shape):
+        if got.layout != want.layout:
+            lines.append(f"kind of {name}: stored {got.layout}, wanted {want.layout}")
+        elif tuple(got.shape) != tuple(want.shape):
             lines.append(f"shape of {name}: stored {tuple(got.shape)}, wanted {tuple(want.shape)}")
         elif got.dtype != want.dtype:
             lines.append(f"type of {name}: stored {got.dtype}, wanted {want.dtype}")
+        elif want.parts and got.parts:  # where its size can't change
+            sizes = [{part: tuple(item.shape) for part, item in either.parts.items()} for either in (got, want)]
+            if sizes[0] != sizes[1]:
+                lines.append(f"elements of {name}: stored {sizes[0]}, wanted {sizes[1]}")
     return sorted(lines)
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .trees import Array
+from .arrays import Array
 from .words import ModelWords, OptimizerWords, ScheduleWords
 
 
