@@ -88,12 +88,12 @@ def read_messages() -> list[Message]:
             makers.setdefault(function.name, []).extend(texts_of_returns(function))
     found: dict[Message, None] = {}
     for place, tree in trees.items():
-        for call, function in calls_of(tree):
+        for call, within in calls_of(tree):
             name = name_of(call.func)
             if name not in (*ERRORS, *WARNINGS) or not call.args:
                 continue
             kind = "warning" if name in WARNINGS else name
-            texts = texts_of(call.args[0], function, makers)
+            texts = texts_of(call.args[0], within, makers)
             if (
                 not texts
                 and kind not in WITHIN
