@@ -11,7 +11,7 @@ TOPICS = {
     "D": ("data", 20),
     "S": ("randomness", 6),
     "P": ("precision", 5),
-    "C": ("checkpoints", 34),
+    "C": ("checkpoints", 44),
     "B": ("best and last", 14),
     "G": ("logs", 13),
     "O": ("optimizing", 18),

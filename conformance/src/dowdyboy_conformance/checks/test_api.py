@@ -23,6 +23,7 @@ EXPORTS = {
     "TrainerConfig",
     "UnsupportedError",
     "__version__",
+    "register_exchange",
     "spawn",
 }
 MODULES = {

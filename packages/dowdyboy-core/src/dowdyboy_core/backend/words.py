@@ -141,8 +141,8 @@ class Slot:
     Attributes:
         name: the optimizer's own name of it.
         meaning: the neutral one; ``'step'`` for what only depends on how many steps there were.
-        form: ``'tensor'`` (as the parameter lies), ``'number'`` (an array of one element, which is a count for
-            ``'step'``), ``'filled'`` (a number in the shape of the parameter), ``'rated'`` (a tensor that holds the
+        form: ``'tensor'`` (as the parameter lies), ``'number'`` (an array without axes, which is a count for
+            ``'step'``), ``'count'`` (the same as int64 of shape (1,)), ``'filled'`` (a number in the shape of the parameter), ``'rated'`` (a tensor that holds the
             learning rate as a factor), ``'zeros'`` (a tensor that no step looks at), or one of the functions of the
             step in ``_exchange.slots``.
         settings: what that function wants to know.
