@@ -65,7 +65,7 @@ class TurnedAdam(Adam):
 
     def fresh_slots(self, parameter: Parameter) -> dict[str, Array]:
         """The slots of a parameter before its first step."""
-        powers = {name: np.ones(1, np.float32) for name in ("power1", "power2")}
+        powers = {name: np.ones(1, np.float32) for name in ("power2", "power1")}
         return powers | {name: np.zeros_like(parameter.data) for name in self.SLOTS}
 
     def step(self) -> None:

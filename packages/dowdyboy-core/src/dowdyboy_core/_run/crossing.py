@@ -18,6 +18,7 @@ from dowdyboy_core.backend.trees import Array
 from dowdyboy_core.backend.vocabulary import Vocabulary
 from dowdyboy_core.backend.words import BUFFER, ModelWords, ScheduleWords
 
+from . import frozen
 from .assembly import Assembly
 from .carried import Carried
 from .checkpoints import Snapshot
@@ -41,8 +42,14 @@ def crossed(run: Run, snapshot: Snapshot, folder: Path, names: Names = None, *, 
             "it doesn't say what its tensors are, as checkpoints do from format version 3 on. Save it anew there with "
             "this version, or load it there."
         )
-    crossing = _Crossing(run, run.backend.vocabulary, snapshot, folder, Described.read(tree), names)
-    return crossing.whole(weights_only)
+    try:
+        crossing = _Crossing(run, run.backend.vocabulary, snapshot, folder, Described.read(tree), names)
+        return crossing.whole(weights_only)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(folder)!r} holds what can't be taken up from {origin!r}: {type(error).__name__}: {error}. Nothing "
+            "was loaded. Use another checkpoint, or load the weights alone with weights_only=True."
+        ) from error
 
 
 class _Crossing:
@@ -53,6 +60,7 @@ class _Crossing:
     ) -> None:
         self._run, self._snapshot, self._folder, self._said = run, snapshot, folder, said
         self._backend, self._own = run.backend, own
+        self._renamed = snapshot.index["backend"] == run.backend.name  # and crosses no border
         self._parts: Assembly = run.parts
         self._ours = {f"model_{n}": own.model(model) for n, model in enumerate(run.parts.raw_models())}
         self._ours |= {f"component_{n}": own.model(item) for n, item in run.parts.modules_of_components().items()}
@@ -84,7 +92,7 @@ class _Crossing:
 
     def _beside(self) -> list[str]:
         """What no words are for, in words."""
-        own = [name for name in self._snapshot.trees if name.endswith("_beside")]
+        own = [] if self._renamed else [name for name in self._snapshot.trees if name.endswith("_beside")]
         return [
             f"{name.removesuffix('_beside')} keeps metrics of the framework's own, which can't cross" for name in own
         ]
@@ -108,7 +116,7 @@ class _Crossing:
             for name, tree in self._snapshot.trees.items()
             if name in ("scaler", "records") or name.startswith("component_")
         }
-        trees |= {"rng": [], "frozen": self._frozen()}
+        trees |= {"rng": self._snapshot.trees["rng"] if self._renamed else [], "frozen": self._frozen()}
         if "ema" in self._snapshot.trees:
             trees["ema"] = self._average(self._snapshot.trees["ema"])
         trees |= self._optimizers()
@@ -129,6 +137,8 @@ class _Crossing:
             if owner not in self._pairs:
                 continue
             pairs, layout = self._pairs[owner], self._layout(owner)
+            unsaid = weights.undescribed(arrays, self._theirs[owner])
+            problems += [f"{name}: nothing says what {array!r} is" for array in unsaid]
             along, lines = weights.left_behind(arrays, pairs)
             problems += [f"{name}: {line}" for line in lines]
             if along:
@@ -163,6 +173,7 @@ class _Crossing:
     def _frozen(self) -> list[str] | None:
         """What isn't trained: that of the checkpoint, and running statistics where these count as parameters."""
         stored = self._snapshot.trees.get("frozen")
+        frozen.check(stored)
         if stored is None:
             return None
         ours = self._here
@@ -274,6 +285,8 @@ class _Crossing:
     def _tell(self) -> None:
         """Says once what goes on otherwise than it would have there."""
         run, lines = self._run, list[str]()
+        if self._renamed:
+            return
         ours = [self._own.optimizer(item) for item in self._parts.optimizers]
         for number, ((source, _, _), target) in enumerate(zip(self._said.optimizers, ours, strict=True)):
             lines += [f"optimizer {number}: {line}" for line in disagreements(source, target, self._scheduled(number))]
