@@ -118,8 +118,8 @@ def converted(
     for name, slots in state.items():
         for key, place in theirs.get(name, ()):
             neutral[key] = _taken(source, name, slots, steps.get(name, 0), place, their_rates.get(name, 0.0))
-    found = {}
-    for name, rate in rates.items():
+    found = dict[str, dict[str, Array]]()
+    for name, rate in rates.items() if target.slots else ():
         given = [(place, neutral.get(key)) for key, place in ours.get(name, ())]
         known = [(place, one) for place, one in given if one is not None]
         if not known:

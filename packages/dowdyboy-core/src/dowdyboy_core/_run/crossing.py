@@ -214,7 +214,7 @@ class _Crossing:
         return found
 
     def _optimizer(self, number: int, optimizer: Any, schedule: Any) -> Any:
-        source, steps, _ = self._said.optimizers[number]
+        source, steps, made = self._said.optimizers[number]
         target = self._own.optimizer(optimizer)
         optimizers.check_kinds(number, source, target)
         stored = self._snapshot.trees[f"optimizer_{number}"]
@@ -233,7 +233,12 @@ class _Crossing:
             )
         rates = {name: rate for group, rate in zip(own, source.rates, strict=True) for name in group}
         their_rates = {name: rate for group, rate in zip(given, source.rates, strict=True) for name in group}
-        slots = optimizers.converted(source, stored["state"], steps, theirs, target, rates, ours, their_rates)
+        state = stored["state"]
+        if not source.slots and made:  # it keeps nothing of any, and has moved all of them
+            untrained = set(self._snapshot.trees.get("frozen") or ())
+            state = {name: {} for name in their_rates if name not in untrained}
+            steps = dict.fromkeys(state, made)
+        slots = optimizers.converted(source, state, steps, theirs, target, rates, ours, their_rates)
         if not self._put_exact(f"optimizer_{number}", slots):
             self._exact[f"optimizer_{number}"] = optimizers.inexact(source, target, stored["state"])
         return self._own.optimizer_state(optimizer, live, slots, source.rates, schedule)

@@ -145,9 +145,9 @@ class Slot:
         name: the optimizer's own name of it.
         meaning: the neutral one; ``'step'`` for what only depends on how many steps there were.
         form: ``'tensor'`` (as the parameter lies), ``'number'`` (an array without axes, which is a count for
-            ``'step'``), ``'count'`` (the same as int64 of shape (1,)), ``'filled'`` (a number in the shape of the parameter), ``'rated'`` (a tensor that holds the
-            learning rate as a factor), ``'zeros'`` (a tensor that no step looks at), or one of the functions of the
-            step in ``_exchange.slots``.
+            ``'step'``), ``'count'`` (the same as int64 of shape (1,)), ``'filled'`` (a number in the shape of the
+            parameter), ``'rated'`` (a tensor that holds the learning rate as a factor), ``'zeros'`` (a tensor that no
+            step looks at), or one of the functions of the step in ``_exchange.slots``.
         settings: what that function wants to know.
     """
 
@@ -259,9 +259,7 @@ class ScheduleWords:
         if follows is not None:
             _check(isinstance(follows, Mapping) and all(is_count(follows.get(name)) for name in ("bad", "cooldown")))
             _check(follows.get("best", "nothing") is None or _is_number(follows.get("best")))
-        _check(
-            cycle is None or (isinstance(cycle, list | tuple) and len(cycle) == 2 and all(map(_is_number, cycle)))
-        )
+        _check(cycle is None or (isinstance(cycle, list | tuple) and len(cycle) == 2 and all(map(_is_number, cycle))))
         return cls(
             entries["kind"],
             entries["class"],
