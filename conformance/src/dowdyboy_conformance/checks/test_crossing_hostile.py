@@ -143,7 +143,7 @@ def test_hostile_passengers_are_refused(harness: Harness, tmp_path: Path, conten
                 np.testing.assert_array_equal(run.parameters()[name], array, err_msg=name)
 
 
-@pytest.mark.clause("C-40")
+@pytest.mark.clause("C-16", "C-40")
 def test_a_checkpoint_without_a_description_is_for_its_own_backend(harness: Harness, tmp_path: Path) -> None:
     origin, target = pair(harness, "there")
     begin(origin, tmp_path / "first", 1).fit()

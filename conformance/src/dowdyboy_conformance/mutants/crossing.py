@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from dowdyboy_conformance._inside import inside
 from dowdyboy_conformance.reference._exchange import NumpyVocabulary
-from dowdyboy_core.backend import ModelWords
+from dowdyboy_core.backend import ModelWords, Rules
 
-from .mutant import Mutant, caught, change
+from .mutant import Mutant, caught, change, nothing
 
 if TYPE_CHECKING:
     from pytest import MonkeyPatch
@@ -248,3 +248,36 @@ class PassengersLate(Mutant):
 
     def alter(self, patch: MonkeyPatch) -> None:
         change(inside("_run.described"), "check", lambda original: lambda snapshot: None, patch)
+
+
+@caught("C-42", "test_names_of_another_kind_are_refused")
+class AnyNames(Mutant):
+    """Takes anything for names."""
+
+    def alter(self, patch: MonkeyPatch) -> None:
+        change(inside("trainer"), "check_names", nothing, patch)
+        patch.setitem(inside("_config")._CHECKS, "resume_names", lambda name, value: None)
+
+
+@caught("C-42", "test_a_rule_of_another_kind_is_refused")
+class AnyRule(Mutant):
+    """Takes anything for a rule."""
+
+    def alter(self, patch: MonkeyPatch) -> None:
+        change(Rules, "register", nothing, patch)
+
+
+@caught("C-42", "test_a_class_without_a_rule_is_refused_by_name")
+class FrameworksOwnForUsers(Mutant):
+    """Takes the framework's own classes for the user's, whose tensors lie alike everywhere."""
+
+    def alter(self, patch: MonkeyPatch) -> None:
+        change(Rules, "is_own", lambda original: lambda self, cls: False, patch)
+
+
+@caught("C-41", "test_another_kind_of_optimizer_or_schedule_is_refused")
+class AnyKindOfOptimizer(Mutant):
+    """Takes up the state of any kind of optimizer."""
+
+    def alter(self, patch: MonkeyPatch) -> None:
+        change(inside("_exchange.optimizers"), "check_kinds", nothing, patch)
