@@ -134,15 +134,18 @@ class BuffersDropped(Mutant):
         arrays = inside("_exchange.arrays")
 
         def make(original: Any) -> Any:
-            def given(key: Any, one: Any, *others: Any) -> Any:
-                found = original(key, one, *others)
-                if key[1] == "running_mean":
-                    return arrays.filled(found.dtype, tuple(found.shape), 0.0)
-                return found
+            def converted(*given: Any) -> Any:
+                found = original(*given)
+                fresh = {
+                    name: arrays.filled(array.dtype, tuple(array.shape), 0.0)
+                    for name, array in found.items()
+                    if name.endswith("running_mean")
+                }
+                return found | fresh
 
-            return given
+            return converted
 
-        change(inside("_exchange.weights"), "_given", make, patch)
+        change(inside("_exchange.weights"), "converted", make, patch)
 
 
 @caught("C-43", _BYTES)
@@ -256,6 +259,7 @@ class AnyNames(Mutant):
 
     def alter(self, patch: MonkeyPatch) -> None:
         change(inside("trainer"), "check_names", nothing, patch)
+        change(inside("_exchange.pairing"), "renamed", lambda original: lambda path, names: path, patch)
         patch.setitem(inside("_config")._CHECKS, "resume_names", lambda name, value: None)
 
 
