@@ -72,7 +72,9 @@ def test_a_run_goes_on_in_another_framework(
     assert rates[0] == pytest.approx(rates[1], rel=1e-12)
     if optimizer in ("sgd", "momentum"):  # with the others fc0.bias moves by its rounding, and the mean with it
         assert_close(statistics(target, second.model)[0], statistics(origin, whole.model)[0], 5e-5)
-    (value, epoch), (wanted, wanted_epoch) = second.trainer.best, whole.trainer.best
+    best, wanted_best = second.trainer.best, whole.trainer.best
+    assert best is not None and wanted_best is not None
+    (value, epoch), (wanted, wanted_epoch) = best, wanted_best
     assert epoch == wanted_epoch and value == pytest.approx(wanted, abs=2e-5)
     index, expected = (read_index(tmp_path / name / "checkpoint" / "epoch_4") for name in ("second", "whole"))
     assert [index[name] for name in ("epoch", "train_step", "val_step", "backend")] == [
@@ -143,14 +145,14 @@ def test_the_weights_of_all_models_and_components_cross(harness: Harness, tmp_pa
         return first.loss(given[0](bat[0]), bat[1]) + first.loss(given[1](bat[0]), bat[1])
 
     first.trainer.fit(step)
-    for options in ({}, {"weights_only": True}):
+    for weights_only in (False, True):
         run, taken = start(target, 9)
-        run.trainer.load_checkpoint(tmp_path / origin.name / "checkpoint" / "epoch_1", **options)
+        run.trainer.load_checkpoint(tmp_path / origin.name / "checkpoint" / "epoch_1", weights_only=weights_only)
         for mine, theirs in zip(taken, given, strict=True):
             assert_alike(target, mine, origin, theirs)
             np.testing.assert_array_equal(statistics(target, mine), statistics(origin, theirs))
         trained = {name for name, item in target.native_parameters(taken[1]) if _is_trained(run, item)}
-        assert ("fc0.weight" in trained) is bool(options), "what isn't trained crosses with a run"
+        assert ("fc0.weight" in trained) is weights_only, "what isn't trained crosses with a run"
         assert "fc1.weight" in trained
 
 
@@ -163,7 +165,7 @@ def _is_trained(run: Run, parameter: Any) -> bool:
 def test_streams_begin_anew_from_the_seed_and_that_is_told(harness: Harness, tmp_path: Path, way: str) -> None:
     origin, target = pair(harness, way)
     begin(origin, tmp_path / "first", 1, dropout=0.3).fit()
-    draws = []
+    draws: list[list[float]] = []
     for name in ("one", "two"):
         resume = tmp_path / "first" / "checkpoint" / "epoch_1"
         run = begin(target, tmp_path / name, 2, dropout=0.3, resume=resume)

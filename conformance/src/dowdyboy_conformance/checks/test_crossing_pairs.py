@@ -130,7 +130,7 @@ def test_what_has_no_pair_is_listed_and_nothing_is_loaded(
 @pytest.mark.parametrize("way", WAYS)
 def test_a_class_of_the_users_own_crosses_when_it_is_registered(harness: Harness, tmp_path: Path, way: str) -> None:
     origin, target = pair(harness, way)
-    made = {}
+    made: dict[str, tuple[Run, Any]] = {}
     for of in (origin, target):
         run = begin(of, tmp_path / of.name, 1, optimizer="adam", initial=layers(4, 4, 3, seed=len(made)))
         own = type("Gate", (type(run.model.fc0),), {})

@@ -84,7 +84,8 @@ class TurnedAdam(Adam):
         slots["square"] = self.BETA2 * slots["square"] + (1 - self.BETA2) * gradient * gradient
         mean = slots["mean"] / (1 - slots["power1"])
         root = np.sqrt(slots["square"] / (1 - slots["power2"]))
-        return self.lr * (mean / (root + self.EPSILON) + self.decay * value)
+        change: Array = self.lr * (mean / (root + self.EPSILON) + self.decay * value)
+        return change
 
 
 RULES = Rules("dowdyboy_conformance.reference.framework.", "dowdyboy_conformance.harnesses.turned")

@@ -61,7 +61,9 @@ class NumpyVocabulary(Vocabulary):
         return describe_layers(self.rules, modules, tensors, trained, lambda module, names: ())
 
     def optimizer(self, optimizer: Any) -> OptimizerWords:
-        kind, slots, settings = None, (), dict[str, Any]()
+        kind: str | None = None
+        slots: tuple[Slot, ...] = ()
+        settings: dict[str, Any] = {}
         if type(optimizer) is SGD:
             # It keeps a velocity without momentum, too, which no step looks at then.
             kind = "momentum" if optimizer.momentum else "sgd"
