@@ -14,6 +14,7 @@ import pytest
 
 from dowdyboy_conformance import Harness
 from dowdyboy_core import Backend
+from dowdyboy_core.backend import Vocabulary
 
 PAGE = Path(__file__).parents[2] / "docs" / "new-backend.md"
 COMMAND = "$ pytest --pyargs dowdyboy_conformance --backend mypkg.testing:MyHarness"
@@ -86,6 +87,12 @@ def test_the_steps_name_every_method_once() -> None:
     assert sorted(backend) == sorted(methods(Backend))
     harness = [name for step in STEPS for name in step.harness]
     assert sorted(harness) == sorted(Harness.__abstractmethods__)
+
+
+def test_the_page_names_all_that_lets_runs_cross() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    wanted = {"vocabulary", "register_exchange", *Vocabulary.__abstractmethods__}
+    assert [name for name in sorted(wanted) if f"`{name}`" not in page] == []
 
 
 def test_the_example_sets_what_has_no_default() -> None:

@@ -11,7 +11,7 @@ TOPICS = {
     "D": ("data", 23),
     "S": ("randomness", 6),
     "P": ("precision", 5),
-    "C": ("checkpoints", 39),
+    "C": ("checkpoints", 43),
     "B": ("best and last", 14),
     "G": ("logs", 13),
     "O": ("optimizing", 18),

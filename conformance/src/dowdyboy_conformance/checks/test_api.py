@@ -23,6 +23,7 @@ EXPORTS = {
     "TrainerConfig",
     "UnsupportedError",
     "__version__",
+    "register_exchange",
     "spawn",
 }
 MODULES = {
@@ -69,7 +70,7 @@ METHODS = {
     "set_bar_state": "state_dict",
     "fit": "train_step, val_step=None, on_epoch_end=None, *, on_epoch_begin=None, on_step_end=None",
     "test": "test_step, on_test_end=None",
-    "load_checkpoint": "checkpoint_dir, *, weights_only=False, ema=False",
+    "load_checkpoint": "checkpoint_dir, *, weights_only=False, ema=False, names=None",
     "save_checkpoint": "label",
     "update_bn": "loader, step=None",
     "wait_for_checkpoint": "",
@@ -82,7 +83,7 @@ PROPERTIES |= {"train_dataloader", "val_dataloader", "test_dataloader"}
 def test_a_distribution_exports_these_names(harness: Harness) -> None:
     package = importlib.import_module(harness.module)
     assert set(package.__all__) == EXPORTS
-    for name in EXPORTS - {"Trainer", "spawn"}:
+    for name in EXPORTS - {"Trainer", "spawn", "register_exchange"}:
         assert getattr(package, name) is getattr(dowdyboy_core, name), name
     assert issubclass(package.Trainer, dowdyboy_core.Trainer)
 

@@ -48,6 +48,7 @@ DEFAULTS = {
     "early_stop_delta": 0.0,
     "nonfinite": "warn",
     "stop_after": None,
+    "resume_names": None,
 }
 AT_LEAST_ONE = "is not acceptable. Give an int of at least 1"
 BAD = [

@@ -156,19 +156,20 @@ class AnyVersion(Mutant):
         change(_files, "parse_json", make, patch)
 
 
-@caught("C-16", "test_a_checkpoint_of_another_backend_is_refused")
+@caught("C-16", "test_a_checkpoint_without_a_description_is_for_its_own_backend")
 class AnyBackend(Mutant):
-    """Takes the weights of any backend."""
+    """Takes what nothing is said of for its own."""
 
     def alter(self, patch: MonkeyPatch) -> None:
         def make(original: Any) -> Any:
-            def check(backend: Any, parts: Any, snapshot: Any, folder: Any) -> Any:
-                snapshot.index["backend"] = backend.name
-                return original(backend, parts, snapshot, folder)
+            def crossed(run: Any, snapshot: Any, *others: Any, **options: Any) -> Any:
+                if snapshot.trees.get("exchange") is None:
+                    snapshot.index["backend"] = run.backend.name
+                return original(run, snapshot, *others, **options)
 
-            return check
+            return crossed
 
-        change(_snapshots, "_check_weights", make, patch)
+        change(_resumed, "crossed", make, patch)
 
 
 @caught("C-21", "test_an_index_without_a_backend_gives_no_weights")

@@ -2,7 +2,8 @@
 
 ``framework/`` stands where PyTorch or PaddlePaddle stand in the other backends; the other modules are what one writes
 to bind a framework, in the layout that every distribution has. Read ``_backend.py`` first, and then what it calls:
-``_state.py``, ``_data.py``, and for several processes ``_distributed.py`` with ``_sockets.py`` below it.
+``_state.py``, ``_data.py``, ``_exchange.py``, and for several processes ``_distributed.py`` with ``_sockets.py`` below
+it.
 docs/new-backend.md goes through them in the order in which one would write them.
 """
 
@@ -17,6 +18,7 @@ from dowdyboy_core import (
 )
 
 from ._distributed import spawn
+from ._exchange import register_exchange
 from .trainer import Trainer
 
 __all__ = [
@@ -28,5 +30,6 @@ __all__ = [
     "TrainerConfig",
     "UnsupportedError",
     "__version__",
+    "register_exchange",
     "spawn",
 ]

@@ -25,6 +25,7 @@ from dowdyboy_core.backend import (
 )
 
 from . import _averaging, _data, _distributed, _state, _weights
+from ._exchange import NumpyVocabulary
 from ._tracker import JsonLinesTracker
 from .framework import random
 from .framework.layers import Module
@@ -38,6 +39,7 @@ class NumpyBackend(Backend):
     name = "numpy"
     version = np.__version__
     trackers = ("jsonl",)
+    vocabulary = NumpyVocabulary()
 
     def __init__(self) -> None:
         self._exchanges: Exchanges[_distributed.NumpyExchange] = Exchanges()

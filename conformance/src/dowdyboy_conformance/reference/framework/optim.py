@@ -88,17 +88,20 @@ class StepDecay:
     def __init__(self, optimizer: Optimizer, gamma: float) -> None:
         self.optimizer = optimizer
         self.gamma = gamma
+        self.steps = 0
 
     def step(self) -> None:
         """Goes on by one epoch."""
+        self.steps += 1
         self.optimizer.lr *= self.gamma
 
     def state(self) -> dict[str, Any]:
-        """Nothing: where it has come to is the optimizer's learning rate."""
-        return {}
+        """How far it has come; the rate that it has come to is the optimizer's."""
+        return {"steps": self.steps}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up what ``state`` gave."""
+        self.steps = state["steps"]
 
 
 class CosineDecay:
@@ -133,9 +136,11 @@ class ReduceOnPlateau:
         self.factor = factor
         self.threshold = threshold
         self.best: float | None = None
+        self.steps = 0
 
     def step(self, value: float) -> None:
         """Looks at the value of an epoch."""
+        self.steps += 1
         if self.best is None or self._is_better(value, self.best):
             self.best = value
         else:
@@ -147,9 +152,9 @@ class ReduceOnPlateau:
         return value > best + abs(best) * self.threshold
 
     def state(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best": self.best}
+        """The best value so far, and of how many."""
+        return {"best": self.best, "steps": self.steps}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up what ``state`` gave."""
-        self.best = state["best"]
+        self.best, self.steps = state["best"], state["steps"]

@@ -117,8 +117,8 @@ def converted(
     """
     lying = {key: (name, place) for name in state for key, place in theirs.get(name, ())}
     left = {name: {key for key, _ in theirs.get(name, ())} for name in state}
-    found = {}
-    for name, rate in rates.items():
+    found = dict[str, dict[str, Array]]()
+    for name, rate in rates.items() if target.slots else ():
         keys = ours.get(name, ())
         there = [(key, at, *lying[key]) for key, at in keys if key in lying]
         if not there:

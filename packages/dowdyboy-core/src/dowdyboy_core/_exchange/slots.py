@@ -18,7 +18,7 @@ from .arrays import filled
 
 _MOST = 2**20  # steps after which every power of a beta below 0.9999 has come to rest
 
-FUNCTIONS = ("power", "filled_power", "filled_rho")
+FUNCTIONS = ("count", "power", "filled_power", "filled_rho")
 """The forms of slots that follow from the number of steps."""
 
 
@@ -27,7 +27,7 @@ def count_of(slot: Slot, array: Array) -> int | None:
     values = to_numpy(array).reshape(-1)
     if not len(values):
         return None
-    if slot.form == "number":
+    if slot.form in ("number", "count"):
         return int(values[0])
     if slot.form not in ("power", "filled_power"):
         return None
@@ -55,6 +55,8 @@ def slot_of(slot: Slot, steps: int, dtype: str, shape: tuple[int, ...]) -> Array
     kept = "F64" if dtype == "F64" else "F32"
     if slot.form == "number":
         return filled(kept, (), float(steps))
+    if slot.form == "count":
+        return filled("I64", (1,), steps)
     beta = slot.settings["beta"]
     if slot.form == "power":
         return filled(kept, (1,), _power(beta, kept, steps + int(slot.settings["first"])))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
 from dowdyboy_core.backend.arrays import Array
-from dowdyboy_core.backend.layouts import DEFAULTS, PASSENGERS
+from dowdyboy_core.backend.layouts import DEFAULTS, PASSENGERS, neutral_shape
 from dowdyboy_core.backend.words import ModelWords, Place
 
 from .arrays import filled, from_neutral, holds_only, to_neutral
@@ -69,6 +69,11 @@ def _given(
     path, role = key
     carried = passengers.get(f"{path}/{role}")
     if carried is not None:
+        if tuple(carried.shape) != neutral_shape(one.target):
+            raise CheckpointError(
+                f"passengers.json has {path}/{role} of shape {tuple(carried.shape)}, which is {one.target.stored} "
+                "here. Use another checkpoint."
+            )
         return carried
     value = 0 if (one.kind, role) in PASSENGERS else DEFAULTS[one.kind, role]
     return filled(dtype_of(one.target.array), one.target.stored, value)
@@ -107,6 +112,12 @@ def _stored(name: str, stored: Mapping[str, Array]) -> Array:
 
 def _lies_alike(source: Place, target: Place) -> bool:
     return source.rows is None and target.rows is None and source.axes == target.axes and source.stored == target.stored
+
+
+def undescribed(stored: Iterable[str], source: ModelWords) -> list[str]:
+    """The arrays of a model that its description says nothing of."""
+    said = {place.array for layer in source.layers for place in layer.places.values()} | source.tied.keys()
+    return [name for name in stored if name not in said]
 
 
 def left_behind(stored: Mapping[str, Array], pairs: Mapping[Key, Pair]) -> tuple[Passengers, list[str]]:

@@ -19,6 +19,7 @@ from dowdyboy_core.backend.left_out import TREE
 from dowdyboy_core.backend.vocabulary import Vocabulary
 from dowdyboy_core.backend.words import BUFFER, ModelWords, ScheduleWords
 
+from . import frozen
 from .assembly import Assembly
 from .carried import Carried
 from .checkpoints import Snapshot
@@ -48,11 +49,17 @@ def crossed(run: Run, snapshot: Snapshot, folder: Path, names: Names = None, *, 
     if origin != own and left_out:
         raise CheckpointError(
             f"{str(folder)!r} was saved by {origin!r} with save_trained_only=True, and so without what was never "
-            f"trained there: {own!r} has no such tensors to compare. Go on from it there with save_trained_only=False, and "
-            "cross from a checkpoint of that."
+            f"trained there: {own!r} has no such tensors to compare. Go on from it there with save_trained_only=False, "
+            "and cross from a checkpoint of that."
         )
-    crossing = _Crossing(run, run.backend.vocabulary, snapshot, folder, Described.read(tree), names)
-    return crossing.whole(weights_only)
+    try:
+        crossing = _Crossing(run, run.backend.vocabulary, snapshot, folder, Described.read(tree), names)
+        return crossing.whole(weights_only)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(folder)!r} holds what can't be taken up from {origin!r}: {type(error).__name__}: {error}. Nothing "
+            "was loaded. Use another checkpoint, or load the weights alone with weights_only=True."
+        ) from error
 
 
 class _Crossing:
@@ -63,6 +70,7 @@ class _Crossing:
     ) -> None:
         self._run, self._snapshot, self._folder, self._said = run, snapshot, folder, said
         self._backend, self._own = run.backend, own
+        self._renamed = snapshot.index["backend"] == run.backend.name  # and crosses no border
         self._parts: Assembly = run.parts
         self._ours = {f"model_{n}": own.model(model) for n, model in enumerate(run.parts.raw_models())}
         self._ours |= {f"component_{n}": own.model(item) for n, item in run.parts.modules_of_components().items()}
@@ -94,7 +102,7 @@ class _Crossing:
 
     def _beside(self) -> list[str]:
         """What no words are for, in words."""
-        own = [name for name in self._snapshot.trees if name.endswith("_beside")]
+        own = [] if self._renamed else [name for name in self._snapshot.trees if name.endswith("_beside")]
         return [
             f"{name.removesuffix('_beside')} keeps metrics of the framework's own, which can't cross" for name in own
         ]
@@ -118,7 +126,7 @@ class _Crossing:
             for name, tree in self._snapshot.trees.items()
             if name in ("scaler", "records") or name.startswith("component_")
         }
-        trees |= {"rng": [], "frozen": self._frozen()}
+        trees |= {"rng": self._snapshot.trees["rng"] if self._renamed else [], "frozen": self._frozen()}
         if "ema" in self._snapshot.trees:
             trees["ema"] = self._average(self._snapshot.trees["ema"])
         trees |= self._optimizers()
@@ -140,6 +148,8 @@ class _Crossing:
                 continue
             pairs, layout, tied = self._pairs[owner], self._layout(owner), self._theirs[owner].tied
             arrays = {path: item for path, item in self._snapshot.weights.pop(name).items() if path not in tied}
+            unsaid = weights.undescribed(arrays, self._theirs[owner])
+            problems += [f"{name}: nothing says what {array!r} is" for array in unsaid]
             along, lines = weights.left_behind(arrays, pairs)
             problems += [f"{name}: {line}" for line in lines]
             if along:
@@ -174,6 +184,7 @@ class _Crossing:
     def _frozen(self) -> list[str] | None:
         """What isn't trained: that of the checkpoint, and running statistics where these count as parameters."""
         stored = self._snapshot.trees.get("frozen")
+        frozen.check(stored)
         if stored is None:
             return None
         ours = self._here
@@ -214,7 +225,7 @@ class _Crossing:
         return found
 
     def _optimizer(self, number: int, optimizer: Any, schedule: Any) -> Any:
-        source, steps, _ = self._said.optimizers[number]
+        source, steps, made = self._said.optimizers[number]
         target = self._own.optimizer(optimizer)
         optimizers.check_kinds(number, source, target)
         stored = self._snapshot.trees[f"optimizer_{number}"]
@@ -233,8 +244,13 @@ class _Crossing:
             )
         rates = {name: rate for group, rate in zip(own, source.rates, strict=True) for name in group}
         their_rates = {name: rate for group, rate in zip(given, source.rates, strict=True) for name in group}
-        exact = optimizers.inexact(source, target, stored["state"])
-        slots = optimizers.converted(source, stored["state"], steps, theirs, target, rates, ours, their_rates)
+        state = stored["state"]
+        if not source.slots and made:  # it keeps nothing of any, and has moved all of them
+            untrained = set(self._snapshot.trees.get("frozen") or ())
+            state = {name: {} for name in their_rates if name not in untrained}
+            steps = dict.fromkeys(state, made)
+        exact = optimizers.inexact(source, target, state)
+        slots = optimizers.converted(source, state, steps, theirs, target, rates, ours, their_rates)
         if not self._put_exact(f"optimizer_{number}", slots):
             self._exact[f"optimizer_{number}"] = exact
         return self._own.optimizer_state(optimizer, live, slots, source.rates, schedule)
@@ -286,6 +302,8 @@ class _Crossing:
     def _tell(self) -> None:
         """Says once what goes on otherwise than it would have there."""
         run, lines = self._run, list[str]()
+        if self._renamed:
+            return
         ours = [self._own.optimizer(item) for item in self._parts.optimizers]
         for number, ((source, _, _), target) in enumerate(zip(self._said.optimizers, ours, strict=True)):
             lines += [f"optimizer {number}: {line}" for line in disagreements(source, target, self._scheduled(number))]

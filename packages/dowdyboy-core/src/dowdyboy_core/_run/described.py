@@ -7,8 +7,9 @@ from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
 from dowdyboy_core._exchange import optimizers
-from dowdyboy_core.backend.words import ModelWords, OptimizerWords, ScheduleWords
+from dowdyboy_core.backend.words import ModelWords, OptimizerWords, ScheduleWords, is_count
 
+from .carried import Carried
 from .checkpoints import Snapshot
 from .run import Run
 
@@ -63,14 +64,15 @@ def take_up(run: Run, snapshot: Snapshot) -> None:
         run.carried.counted = [run.stepper.steps_of[id(optimizer)] for optimizer in run.parts.optimizers]
 
 
-def check(tree: Any) -> None:
-    """Refuses what is no description.
+def check(snapshot: Snapshot) -> None:
+    """Refuses what is no description, and what no run carries along.
 
     Raises:
         CheckpointError: it is none.
     """
-    if tree is not None:
-        Described.read(tree)
+    if snapshot.trees.get(EXCHANGE) is not None:
+        Described.read(snapshot.trees[EXCHANGE])
+    Carried().load_state(snapshot.trees.get(PASSENGERS))
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,8 @@ class Described:
         for entries in tree["optimizers"]:
             words = OptimizerWords.read(entries)
             steps, made = entries.get("steps"), entries.get("made")
-            counts = isinstance(steps, dict) and all(type(count) is int and count >= 0 for count in steps.values())
-            if not counts or type(made) is not int or made < 0:
+            counts = isinstance(steps, dict) and all(map(is_count, steps.values()))
+            if not counts or not is_count(made):
                 raise CheckpointError("The checkpoint has no exchange.json of the right kind. Use another checkpoint.")
             listed.append((words, steps, made))
         return cls(

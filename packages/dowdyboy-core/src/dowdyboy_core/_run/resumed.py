@@ -86,7 +86,7 @@ class Resumed:
         run = self._run
         if not run.parts.models:
             raise SetupError("load_checkpoint needs the models to load into. Call set_model or set_models first.")
-        described.check(snapshot.trees.get(described.EXCHANGE))
+        described.check(snapshot)
         snapshot = crossed(run, snapshot, folder, names, weights_only=weights_only)
         if weights_only:
             apply_weights(run.backend, run.parts, snapshot, folder)

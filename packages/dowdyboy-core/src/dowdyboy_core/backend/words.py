@@ -7,11 +7,14 @@ framework that wrote it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
+
+_MOST = 2**53
 
 PARAMETER, BUFFER = "parameter", "buffer"
 """The kinds of tensors that stand in a module of the user's own: they lie alike in every framework."""
@@ -141,10 +144,10 @@ class Slot:
     Attributes:
         name: the optimizer's own name of it.
         meaning: the neutral one; ``'step'`` for what only depends on how many steps there were.
-        form: ``'tensor'`` (as the parameter lies), ``'number'`` (an array of one element, which is a count for
-            ``'step'``), ``'filled'`` (a number in the shape of the parameter), ``'rated'`` (a tensor that holds the
-            learning rate as a factor), ``'zeros'`` (a tensor that no step looks at), or one of the functions of the
-            step in ``_exchange.slots``.
+        form: ``'tensor'`` (as the parameter lies), ``'number'`` (an array without axes, which is a count for
+            ``'step'``), ``'count'`` (the same as int64 of shape (1,)), ``'filled'`` (a number in the shape of the
+            parameter), ``'rated'`` (a tensor that holds the learning rate as a factor), ``'zeros'`` (a tensor that no
+            step looks at), or one of the functions of the step in ``_exchange.slots``.
         settings: what that function wants to know.
     """
 
@@ -196,11 +199,11 @@ class OptimizerWords:
         _check(isinstance(entries, Mapping) and isinstance(entries.get("kind"), str | None))
         slots, rates, settings = (entries.get(name) for name in ("slots", "rates", "settings"))
         _check(isinstance(slots, list) and isinstance(settings, Mapping) and isinstance(entries.get("class"), str))
-        _check(isinstance(rates, list) and all(type(rate) is float for rate in rates))
+        _check(isinstance(rates, list) and all(type(rate) is float and math.isfinite(rate) for rate in rates))
         for item in slots:
             _check(isinstance(item, Mapping) and isinstance(item.get("settings"), Mapping))
             _check(all(isinstance(item.get(name), str) for name in ("name", "meaning", "form")))
-            _check(all(type(value) in (int, float) for value in item["settings"].values()))
+            _check(all(map(_is_number, item["settings"].values())))
         return cls(
             entries["kind"],
             entries["class"],
@@ -251,11 +254,12 @@ class ScheduleWords:
         _check(isinstance(entries, Mapping) and isinstance(entries.get("kind"), str | None))
         position, rate = entries.get("position"), entries.get("rate")
         follows, cycle, parts = entries.get("follows"), entries.get("cycle"), entries.get("parts", [])
-        _check(type(position) is int and (rate is None or type(rate) in (int, float)))
-        _check(
-            isinstance(follows, Mapping | None) and isinstance(parts, list) and isinstance(entries.get("class"), str)
-        )
-        _check(cycle is None or (isinstance(cycle, list | tuple) and len(cycle) == 2))
+        _check(is_count(position) and (rate is None or _is_number(rate)))
+        _check(isinstance(parts, list) and isinstance(entries.get("class"), str))
+        if follows is not None:
+            _check(isinstance(follows, Mapping) and all(is_count(follows.get(name)) for name in ("bad", "cooldown")))
+            _check(follows.get("best", "nothing") is None or _is_number(follows.get("best")))
+        _check(cycle is None or (isinstance(cycle, list | tuple) and len(cycle) == 2 and all(map(_is_number, cycle))))
         return cls(
             entries["kind"],
             entries["class"],
@@ -267,8 +271,17 @@ class ScheduleWords:
         )
 
 
+def is_count(value: Any) -> bool:
+    """Whether a value that was read is a number of steps, rows, …: none that runs come to is larger."""
+    return type(value) is int and 0 <= value <= _MOST
+
+
 def _are_counts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(type(item) is int and item >= 0 for item in value)
+    return isinstance(value, list | tuple) and all(map(is_count, value))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -_MOST <= value <= _MOST
 
 
 def _text(value: Any) -> str:
