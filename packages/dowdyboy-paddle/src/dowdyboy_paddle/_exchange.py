@@ -7,6 +7,9 @@ from typing import Any
 
 import paddle
 from paddle import nn
+from paddle.compat import nn as compat
+from paddle.nn.utils.spectral_norm_hook import SpectralNorm
+from paddle.nn.utils.weight_norm_hook import WeightNorm
 from paddle.optimizer import lr
 
 from dowdyboy_core.backend import (
@@ -20,6 +23,8 @@ from dowdyboy_core.backend import (
     Slot,
     Vocabulary,
     describe_layers,
+    norm_role,
+    original_role,
 )
 
 from ._names import identity
@@ -45,6 +50,14 @@ _ATTENTION = tuple(
     for own, word in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "out"))
     for item in (OwnTensor(f"{own}.weight", f"{word}_weight", _TURNED), OwnTensor(f"{own}.bias", f"{word}_bias"))
 )
+_PACKED = (
+    OwnTensor("in_proj_weight", ("query_weight", "key_weight", "value_weight")),
+    OwnTensor("in_proj_bias", ("query_bias", "key_bias", "value_bias")),
+    *(OwnTensor(f"{own}_proj_{end}", f"{word}_{end}")
+      for own, word in (("q", "query"), ("k", "key"), ("v", "value")) for end in ("weight", "bias")),
+    OwnTensor("out_proj.weight", "out_weight"), OwnTensor("out_proj.bias", "out_bias"),
+    OwnTensor("bias_k", "key_extra"), OwnTensor("bias_v", "value_extra"),
+)  # fmt: skip
 
 RULES = Rules("paddle.nn.", "paddle.incubate.", "paddle.compat.")
 for _kind, _classes, _layout in (
@@ -66,9 +79,12 @@ for _kind, _classes, _layout in (
     ("gru_cell", (nn.GRUCell,), _CELL),
     ("rnn_cell", (nn.SimpleRNNCell,), _CELL),
     ("multi_head_attention", (nn.MultiHeadAttention,), _ATTENTION),
+    ("linear", (compat.Linear,), _PLAIN),  # which lie here as PyTorch has them
+    ("multi_head_attention", (compat.MultiheadAttention,), _PACKED),
 ):  # fmt: skip
     for _class in _classes:
         RULES.add(_class, _kind, _layout)
+RULES.add_holders(nn.ParameterList, nn.ParameterDict)
 
 
 def register_exchange(cls: type[nn.Layer], kind: str, tensors: Mapping[str, Any]) -> None:
@@ -100,7 +116,9 @@ def _model(model: nn.Layer) -> ModelWords:
 def _modules(layer: nn.Layer, path: str) -> dict[str, nn.Layer]:
     """A layer and all below it by path; those that stand in several places by each of these."""
     found = {path: layer}
-    for name, below in layer.named_children():
+    for name, below in layer._sub_layers.items():  # named_children leaves out what stands in a layer twice
+        if below is None:
+            continue
         found |= _modules(below, f"{path}.{name}" if path else name)
     return found
 
@@ -108,13 +126,25 @@ def _modules(layer: nn.Layer, path: str) -> dict[str, nn.Layer]:
 def _reparametrised(layer: Any, names: set[str]) -> Layout:
     """The rules for what stands in a layer in the place of its weight."""
     turned = _TURNED if isinstance(layer, nn.Linear) else None
-    if "weight_g" in names:
-        return (OwnTensor("weight_g", "weight_norm", flat=True), OwnTensor("weight_v", "weight_direction", turned))
-    return (
-        OwnTensor("weight_orig", "weight_original", turned),
-        OwnTensor("weight_u", "weight_left"),
-        OwnTensor("weight_v", "weight_right"),
-    )
+    for hook in layer._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm) and hook.name == "weight":
+            # The framework writes no axis as -1.
+            axis = None if hook.dim == -1 else _neutral_axis(hook.dim % len(layer.weight_v.shape), turned)
+            return (
+                OwnTensor("weight_g", norm_role(axis), flat=True),
+                OwnTensor("weight_v", "weight_direction", turned),
+            )
+        if isinstance(hook, SpectralNorm) and hook.name == "weight":
+            return (
+                OwnTensor("weight_orig", original_role(_neutral_axis(hook.dim, turned)), turned),
+                OwnTensor("weight_u", "weight_left"),
+                OwnTensor("weight_v", "weight_right"),
+            )
+    return ()
+
+
+def _neutral_axis(axis: int, axes: tuple[int, ...] | None) -> int:
+    return axis if axes is None else axes.index(axis)
 
 
 # ---- optimizers

@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim import lr_scheduler
 
 from dowdyboy_core.backend import (
@@ -23,6 +26,8 @@ from dowdyboy_core.backend import (
     Slot,
     Vocabulary,
     describe_layers,
+    norm_role,
+    original_role,
 )
 
 from ._names import identity, is_compiled, plain_paths
@@ -30,14 +35,6 @@ from ._own_state import listed_states
 
 _WEIGHT, _BIAS = OwnTensor("weight", "weight"), OwnTensor("bias", "bias")
 _FLAT = (OwnTensor("weight", "weight", flat=True), OwnTensor("bias", "bias", flat=True))
-_NORM = (OwnTensor("weight_g", "weight_norm", flat=True), OwnTensor("weight_v", "weight_direction"),
-         OwnTensor("parametrizations.weight.original0", "weight_norm", flat=True),
-         OwnTensor("parametrizations.weight.original1", "weight_direction"))  # fmt: skip
-_SPECTRAL = (OwnTensor("weight_orig", "weight_original"), OwnTensor("weight_u", "weight_left"),
-             OwnTensor("weight_v", "weight_right"),
-             OwnTensor("parametrizations.weight.original", "weight_original"),
-             OwnTensor("parametrizations.weight.0._u", "weight_left"),
-             OwnTensor("parametrizations.weight.0._v", "weight_right"))  # fmt: skip
 _PLAIN = (_WEIGHT, _BIAS)
 _RUNNING = (OwnTensor("running_mean", "running_mean"), OwnTensor("running_var", "running_var"),
             OwnTensor("num_batches_tracked", "batches"))  # fmt: skip
@@ -53,6 +50,7 @@ _ATTENTION = (
     OwnTensor("q_proj_weight", "query_weight"), OwnTensor("k_proj_weight", "key_weight"),
     OwnTensor("v_proj_weight", "value_weight"),
     OwnTensor("out_proj.weight", "out_weight"), OwnTensor("out_proj.bias", "out_bias"),
+    OwnTensor("bias_k", "key_extra"), OwnTensor("bias_v", "value_extra"),
 )  # fmt: skip
 
 RULES = Rules("torch.nn.")
@@ -78,6 +76,7 @@ for _kind, _classes, _layout in (
 ):  # fmt: skip
     for _class in _classes:
         RULES.add(_class, _kind, _layout)
+RULES.add_holders(nn.ParameterList, nn.ParameterDict)
 RULES.add_child(nn.TransformerDecoderLayer, "multihead_attn", "cross_attn")
 
 
@@ -114,9 +113,33 @@ def _model(model: nn.Module) -> ModelWords:
 
 def _reparametrised(module: Any, names: set[str]) -> Layout:
     """The rules for what stands in a layer in the place of its weight."""
-    if "weight_g" in names or "parametrizations.weight.original1" in names:
-        return _NORM
-    return _SPECTRAL
+    inner = "parametrizations.weight"
+    if f"{inner}.original1" in names and isinstance(step := module.parametrizations["weight"][0], _WeightNorm):
+        shape = tuple(module.parametrizations["weight"].original1.shape)
+        role = norm_role(_axis(step.dim, len(shape)))
+        return (OwnTensor(f"{inner}.original0", role, flat=True), OwnTensor(f"{inner}.original1", "weight_direction"))
+    if f"{inner}.original" in names and isinstance(step := module.parametrizations["weight"][0], _SpectralNorm):
+        return (
+            OwnTensor(f"{inner}.original", original_role(step.dim)),
+            OwnTensor(f"{inner}.0._u", "weight_left"),
+            OwnTensor(f"{inner}.0._v", "weight_right"),
+        )
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm) and hook.name == "weight":
+            role = norm_role(_axis(hook.dim, module.weight_v.dim()))
+            return (OwnTensor("weight_g", role, flat=True), OwnTensor("weight_v", "weight_direction"))
+        if isinstance(hook, SpectralNorm) and hook.name == "weight":
+            return (
+                OwnTensor("weight_orig", original_role(hook.dim)),
+                OwnTensor("weight_u", "weight_left"),
+                OwnTensor("weight_v", "weight_right"),
+            )
+    return ()
+
+
+def _axis(dim: int, rank: int) -> int | None:
+    """The axis that a weight norm leaves out; None if it leaves none out, which the framework writes as -1."""
+    return None if dim == -1 else dim % rank
 
 
 # ---- optimizers

@@ -87,6 +87,16 @@ def neutral_shape(place: Place) -> tuple[int, ...]:
     return (math.prod(shape),) if place.flat else tuple(shape)
 
 
+def norm_role(axis: int | None) -> str:
+    """The role of the lengths in a weight norm that leaves an axis of the neutral weight out; None if it has one only."""
+    return "weight_norm" if axis == 0 else "weight_norm_whole" if axis is None else f"weight_norm_{axis}"
+
+
+def original_role(axis: int) -> str:
+    """The role of the weight that a spectral norm is made of, with that axis of the neutral weight as its rows."""
+    return "weight_original" if axis == 0 else f"weight_original_{axis}"
+
+
 DEFAULTS: Mapping[tuple[str, str], float] = {
     ("instance_norm", "weight"): 1.0,
     ("instance_norm", "bias"): 0.0,

@@ -23,10 +23,15 @@ class Rules:
         self._own_modules = own_modules
         self._rules: dict[type, tuple[str, Layout]] = {}
         self._children: dict[type, dict[str, str]] = {}
+        self._holders: tuple[type, ...] = ()
 
     def add(self, cls: type, kind: str, layout: Layout) -> None:
         """Adds a class of layers."""
         self._rules[cls] = kind, layout
+
+    def add_holders(self, *classes: type) -> None:
+        """Adds classes of the framework's that hold tensors of the user's."""
+        self._holders += classes
 
     def add_child(self, cls: type, name: str, neutral: str) -> None:
         """Adds how a module in those of a class is called in the neutral words."""
@@ -57,7 +62,7 @@ class Rules:
 
     def is_own(self, cls: type) -> bool:
         """Whether a class is the framework's and not the user's."""
-        return cls.__module__.startswith(self._own_modules)
+        return cls.__module__.startswith(self._own_modules) and cls not in self._holders
 
     def neutral_child(self, cls: type, name: str) -> str:
         """How a module in one of a class is called in the neutral words."""
