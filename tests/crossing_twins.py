@@ -254,39 +254,39 @@ def output(framework: str, kind: str, layer: Any) -> Any:
         return values(made)
 
 
-O, Q = torch.optim, paddle.optimizer
+OT, Q = torch.optim, paddle.optimizer
 OPTIMIZERS: dict[str, tuple[float, Callable[[Any, float], Any], Callable[[Any, Any], Any]]] = {
-    "sgd": (0.05, lambda p, r: O.SGD(p, r), lambda p, r: Q.SGD(r, p)),
-    "momentum": (0.02, lambda p, r: O.SGD(p, r, 0.9), lambda p, r: Q.Momentum(r, 0.9, p)),
+    "sgd": (0.05, lambda p, r: OT.SGD(p, r), lambda p, r: Q.SGD(r, p)),
+    "momentum": (0.02, lambda p, r: OT.SGD(p, r, 0.9), lambda p, r: Q.Momentum(r, 0.9, p)),
     "nesterov": (
         0.02,
-        lambda p, r: O.SGD(p, r, 0.8, weight_decay=0.01, nesterov=True),
+        lambda p, r: OT.SGD(p, r, 0.8, weight_decay=0.01, nesterov=True),
         lambda p, r: Q.Momentum(r, 0.8, p, True, 0.01),
     ),
-    "adam": (0.01, lambda p, r: O.Adam(p, r), lambda p, r: Q.Adam(r, parameters=p)),
-    "amsgrad": (0.01, lambda p, r: O.Adam(p, r, amsgrad=True), lambda p, r: Q.Adam(r, parameters=p, amsgrad=True)),
+    "adam": (0.01, lambda p, r: OT.Adam(p, r), lambda p, r: Q.Adam(r, parameters=p)),
+    "amsgrad": (0.01, lambda p, r: OT.Adam(p, r, amsgrad=True), lambda p, r: Q.Adam(r, parameters=p, amsgrad=True)),
     "adamw": (
         0.01,
-        lambda p, r: O.AdamW(p, r, (0.8, 0.95), weight_decay=0.1),
+        lambda p, r: OT.AdamW(p, r, (0.8, 0.95), weight_decay=0.1),
         lambda p, r: Q.AdamW(r, 0.8, 0.95, weight_decay=0.1, parameters=p),
     ),
-    "nadam": (0.01, lambda p, r: O.NAdam(p, r), lambda p, r: Q.NAdam(r, parameters=p)),
-    "radam": (0.01, lambda p, r: O.RAdam(p, r), lambda p, r: Q.RAdam(r, parameters=p)),
-    "adamax": (0.01, lambda p, r: O.Adamax(p, r), lambda p, r: Q.Adamax(r, parameters=p)),
-    "adagrad": (0.05, lambda p, r: O.Adagrad(p, r, eps=1e-6), lambda p, r: Q.Adagrad(r, parameters=p)),
+    "nadam": (0.01, lambda p, r: OT.NAdam(p, r), lambda p, r: Q.NAdam(r, parameters=p)),
+    "radam": (0.01, lambda p, r: OT.RAdam(p, r), lambda p, r: Q.RAdam(r, parameters=p)),
+    "adamax": (0.01, lambda p, r: OT.Adamax(p, r), lambda p, r: Q.Adamax(r, parameters=p)),
+    "adagrad": (0.05, lambda p, r: OT.Adagrad(p, r, eps=1e-6), lambda p, r: Q.Adagrad(r, parameters=p)),
     "adadelta": (
         1.0,
-        lambda p, r: O.Adadelta(p, r, rho=0.95),
+        lambda p, r: OT.Adadelta(p, r, rho=0.95),
         lambda p, r: Q.Adadelta(r, 1e-6, 0.95, parameters=p),
     ),
     "rmsprop": (
         0.005,
-        lambda p, r: O.RMSprop(p, r, 0.95, eps=1e-6, momentum=0.9, centered=True),
+        lambda p, r: OT.RMSprop(p, r, 0.95, eps=1e-6, momentum=0.9, centered=True),
         lambda p, r: Q.RMSProp(r, 0.95, 1e-12, 0.9, True, p),
     ),
     "rprop": (
         0.01,
-        lambda p, r: O.Rprop(p, r, step_sizes=(1e-5, 50)),
+        lambda p, r: OT.Rprop(p, r, step_sizes=(1e-5, 50)),
         lambda p, r: Q.Rprop(r, (1e-5, 50), p),
     ),
 }

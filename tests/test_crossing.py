@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paddle
 import pytest
 import torch
-
-from dowdyboy_core import CheckpointError
 from tests import crossing_twins as twins
+from tests.crossing_runs import Case, crossing_point, train, weights
 
 pytestmark = [
     # Of schedulers that are asked where they are; the frameworks' own loops warn likewise.
@@ -153,3 +150,51 @@ def test_the_rows_have_all_pairs() -> None:
     # But for Rprop, which PaddlePaddle gives no schedule.
     assert {cell[1:] for cell in cells} == {(name, plan) for name in NAMES for plan in PLANS}
     assert {cell[::2] for cell in cells} == {(kind, plan) for kind in kinds for plan in PLANS}
+
+
+# ---- going on
+
+CASES = {
+    "momentum, cosine": Case(("mlp",), "nesterov", "cosine", settings={"ema_decay": 0.9}),
+    "adam, plateau": Case(("lstm",), "adam", "plateau"),
+    "adamw, warm-up by step, within an epoch": Case(
+        ("mlp",), "adamw", "warmup", at=3, settings={"schedule_by": "step", "clip_grad_norm": 1.0}
+    ),
+    "rmsprop": Case(("mlp",), "rmsprop", "none", frozen=True),
+    "nadam, one cycle by step, a window's end": Case(
+        ("conv",), "nadam", "one_cycle", at=3, settings={"schedule_by": "step", "accumulate_steps": 2}
+    ),
+    "radam, two models": Case(("mlp", "mlp"), "radam", "exponential"),
+    "adagrad, groups": Case(("mlp",), "adagrad", "step", at=2, groups=True),
+    "adamax, restarts": Case(("mlp",), "adamax", "restarts", settings={"schedule_by": "step"}, groups=True),
+}
+
+
+def check_going_on(case: Case, first: str, out: Path, epochs: int = 2, at_epoch: int = 1) -> None:
+    """Goes on in the other framework from the middle of a run, and compares with the rest of it."""
+    second = twins.OTHER[first]
+    whole, _ = train(first, case, out / "whole", epochs=epochs, max_keep_num=None)
+    point = crossing_point(out / "whole", case)
+    rest, trainer = train(second, case, out / "rest", epochs=epochs, resume=str(point))
+    assert rest.keys() < whole.keys()
+    assert max(rest) == max(whole)
+    assert len(rest) >= len(whole) // 2
+    np.testing.assert_allclose([rest[step] for step in rest], [whole[step] for step in rest], rtol=0, atol=2e-5)
+    ends = [next((out / name / "checkpoint").glob("last_epoch_*")) for name in ("whole", "rest")]
+    for ema in [False, True][: 1 + ("ema_decay" in case.settings)]:
+        theirs, ours = (
+            weights(first, case, end, out / f"weights{number}{ema}", ema=ema) for number, end in enumerate(ends)
+        )
+        for name, value in theirs.items():
+            np.testing.assert_allclose(ours[name], value, rtol=0, atol=5e-5, err_msg=f"{name}, average: {ema}")
+
+
+@pytest.mark.parametrize(("first", "_second"), twins.DIRECTIONS)
+def test_the_losses_go_on_as_if_nothing_had_been(first: str, _second: str, tmp_path: Path) -> None:
+    problems = []
+    for number, (name, case) in enumerate(CASES.items()):
+        try:
+            check_going_on(case, first, tmp_path / str(number))
+        except Exception as error:  # all of them are told, not the first alone
+            problems.append(f"{name}: {error}")
+    assert not problems, "\n".join(problems)

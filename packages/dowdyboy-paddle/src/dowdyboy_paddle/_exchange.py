@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
 from paddle.compat import nn as compat
@@ -168,15 +169,15 @@ def _slots_of(optimizer: Any) -> tuple[str | None, tuple[Slot, ...]]:
         return cls.__name__.lower(), (*powers, *_moments(), *maximum)
     if cls is made.NAdam:
         return "nadam", (
-            _power("beta2_pow", made_with["_beta2"], 0, filled=True),
+            _power("beta2_pow", _single(made_with["_beta2"]), 0, filled=True),
             _power("momentum_decay_pow", 0.96, 0, filled=True),
             Slot("mu_product", "momentum_product", "filled"), *_moments(),
         )  # fmt: skip
     if cls is made.RAdam:
-        rho = Slot("rho", "step", "filled_rho", {"beta": float(made_with["_beta2"])})
+        rho = Slot("rho", "step", "filled_rho", {"beta": _single(made_with["_beta2"])})
         powers = (
-            _power("beta2_pow", made_with["_beta2"], 0, filled=True),
-            _power("beta1_pow", made_with["_beta1"], 0, filled=True),
+            _power("beta2_pow", _single(made_with["_beta2"]), 0, filled=True),
+            _power("beta1_pow", _single(made_with["_beta1"]), 0, filled=True),
         )
         return "radam", (*powers, rho, *_moments())
     if cls is made.Adamax:
@@ -196,6 +197,11 @@ def _slots_of(optimizer: Any) -> tuple[str | None, tuple[Slot, ...]]:
     if cls is made.Rprop:
         return "rprop", (Slot("prevs", "gradient"), Slot("learning_rates", "step_size"))
     return None, ()
+
+
+def _single(beta: Any) -> float:
+    """A beta as the kernels of NAdam and RAdam have it, also where they compute in float64: rounded to float32."""
+    return float(np.float32(beta))
 
 
 def _power(name: str, beta: Any, first: int, *, filled: bool = False) -> Slot:

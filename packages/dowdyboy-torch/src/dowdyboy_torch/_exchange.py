@@ -145,37 +145,42 @@ def _axis(dim: int, rank: int) -> int | None:
 # ---- optimizers
 
 _MOMENTS = (Slot("exp_avg", "first_moment"), Slot("exp_avg_sq", "second_moment"))
-_STEP = Slot("step", "step", "number")
 _MAXIMUM = Slot("max_exp_avg_sq", "maximum_second_moment")
 
 
 def _slots_of(optimizer: torch.optim.Optimizer) -> tuple[str | None, tuple[Slot, ...]]:
     """The kind of an optimizer, and what it keeps; settings of the first parameter group decide."""
-    cls, first = type(optimizer), optimizer.param_groups[0]
+    cls, first, step = type(optimizer), optimizer.param_groups[0], _number("step", "step")
     if cls is torch.optim.SGD:
         momentum = bool(first["momentum"])
         return ("momentum", (Slot("momentum_buffer", "momentum"),)) if momentum else ("sgd", ())
     if cls in (torch.optim.Adam, torch.optim.AdamW):
         decoupled = cls is torch.optim.AdamW or bool(first.get("decoupled_weight_decay"))
         maximum = (_MAXIMUM,) if first["amsgrad"] else ()
-        return "adamw" if decoupled else "adam", (_STEP, *_MOMENTS, *maximum)
+        return "adamw" if decoupled else "adam", (step, *_MOMENTS, *maximum)
     if cls is torch.optim.NAdam:
-        return "nadam", (_STEP, Slot("mu_product", "momentum_product", "number"), *_MOMENTS)
+        return "nadam", (step, _number("mu_product", "momentum_product"), *_MOMENTS)
     if cls is torch.optim.RAdam:
-        return "radam", (_STEP, *_MOMENTS)
+        return "radam", (step, *_MOMENTS)
     if cls is torch.optim.Adamax:
-        return "adamax", (_STEP, Slot("exp_avg", "first_moment"), Slot("exp_inf", "infinity_norm"))
+        return "adamax", (step, Slot("exp_avg", "first_moment"), Slot("exp_inf", "infinity_norm"))
     if cls is torch.optim.Adagrad:
-        return "adagrad", (_STEP, Slot("sum", "second_moment"))
+        return "adagrad", (step, Slot("sum", "second_moment"))
     if cls is torch.optim.Adadelta:
-        return "adadelta", (_STEP, Slot("square_avg", "second_moment"), Slot("acc_delta", "second_moment_of_updates"))
+        return "adadelta", (step, Slot("square_avg", "second_moment"), Slot("acc_delta", "second_moment_of_updates"))
     if cls is torch.optim.RMSprop:
         more: tuple[Slot, ...] = (Slot("momentum_buffer", "momentum"),) if first["momentum"] else ()
         more += (Slot("grad_avg", "first_moment"),) if first["centered"] else ()
-        return "rmsprop", (_STEP, Slot("square_avg", "second_moment"), *more)
+        return "rmsprop", (step, Slot("square_avg", "second_moment"), *more)
     if cls is torch.optim.Rprop:
-        return "rprop", (_STEP, Slot("prev", "gradient"), Slot("step_size", "step_size"))
+        return "rprop", (step, Slot("prev", "gradient"), Slot("step_size", "step_size"))
     return None, ()
+
+
+def _number(name: str, meaning: str) -> Slot:
+    """A slot that is one number, which has the type that the framework makes such of now."""
+    bits = 64 if torch.get_default_dtype() == torch.float64 else 32
+    return Slot(name, meaning, "number", {"bits": bits})
 
 
 _SETTINGS = {

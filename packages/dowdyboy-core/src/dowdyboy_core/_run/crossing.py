@@ -12,7 +12,7 @@ from typing import Any
 from dowdyboy_core._errors import CheckpointError
 from dowdyboy_core._exchange import optimizers, weights
 from dowdyboy_core._exchange.disagreements import disagreements
-from dowdyboy_core._exchange.pairing import Key, Names, Pair, pair, table
+from dowdyboy_core._exchange.pairing import Key, Names, Pair, pair, table, untied
 from dowdyboy_core.backend.layouts import BUFFERS
 from dowdyboy_core.backend.trees import Array
 from dowdyboy_core.backend.vocabulary import Vocabulary
@@ -194,16 +194,31 @@ class _Crossing:
                 f"{len(parts.optimizers)}. Give as many as when it was saved, or load the weights alone with "
                 "weights_only=True."
             )
+        if apart := [line for pairs in self._models().values() for line in untied(pairs)]:
+            raise CheckpointError(
+                f"{str(self._folder)!r} was saved with tied tensors that are apart here, so that optimizers would move "
+                "them apart. Tie them, or load the weights alone with weights_only=True:\n  " + "\n  ".join(apart)
+            )
         found: dict[str, Any] = {}
+        problems: list[str] = []
         for number, (optimizer, scheduler) in enumerate(zip(parts.optimizers, parts.schedulers, strict=True)):
             there = said.schedules[number] if number < len(said.schedules) else None
-            schedule = self._schedule(number, scheduler, there, said.optimizers[number][0].rates)
+            schedule = None
+            try:
+                schedule = self._schedule(number, scheduler, there, said.optimizers[number][0].rates)
+            except CheckpointError as error:
+                problems.append(str(error))
+            try:
+                found[f"optimizer_{number}"] = self._optimizer(number, optimizer, schedule)
+            except CheckpointError as error:
+                problems.append(str(error))
             found[f"lr_scheduler_{number}"] = schedule
-            found[f"optimizer_{number}"] = self._optimizer(number, optimizer, schedule)
+        if problems:  # all of them at once
+            raise CheckpointError("\n".join(problems))
         return found
 
     def _optimizer(self, number: int, optimizer: Any, schedule: Any) -> Any:
-        source, steps, _ = self._said.optimizers[number]
+        source, steps, made = self._said.optimizers[number]
         target = self._own.optimizer(optimizer)
         optimizers.check_kinds(number, source, target)
         stored = self._snapshot.trees[f"optimizer_{number}"]
@@ -224,7 +239,7 @@ class _Crossing:
         their_rates = {name: rate for group, rate in zip(given, source.rates, strict=True) for name in group}
         slots = optimizers.converted(source, stored["state"], steps, theirs, target, rates, ours, their_rates)
         if not self._put_exact(f"optimizer_{number}", slots):
-            self._exact[f"optimizer_{number}"] = optimizers.inexact(source, target, stored["state"])
+            self._exact[f"optimizer_{number}"] = optimizers.inexact(source, target, stored["state"], steps, made)
         return self._own.optimizer_state(optimizer, live, slots, source.rates, schedule)
 
     def _put_exact(self, name: str, slots: dict[str, dict[str, Array]]) -> bool:

@@ -88,7 +88,7 @@ def neutral_shape(place: Place) -> tuple[int, ...]:
 
 
 def norm_role(axis: int | None) -> str:
-    """The role of the lengths in a weight norm that leaves an axis of the neutral weight out; None if it has one only."""
+    """The role of the lengths of a weight norm that leaves out an axis of the neutral weight, or none."""
     return "weight_norm" if axis == 0 else "weight_norm_whole" if axis is None else f"weight_norm_{axis}"
 
 
