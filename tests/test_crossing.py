@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 import pytest
 import torch
 from tests import crossing_twins as twins
 from tests.crossing_runs import Case, crossing_point, train, weights
+
+from dowdyboy_core import CheckpointError
+from dowdyboy_core._exchange import optimizers
+from dowdyboy_core._exchange import weights as weights_module
+from dowdyboy_core._exchange.arrays import filled
+from dowdyboy_paddle._exchange import RULES as PADDLE_RULES
+from dowdyboy_paddle._exchange import PaddleVocabulary
+from dowdyboy_torch._exchange import RULES as TORCH_RULES
+from dowdyboy_torch._exchange import TorchVocabulary
 
 pytestmark = [
     # Of schedulers that are asked where they are; the frameworks' own loops warn likewise.
@@ -170,17 +181,35 @@ CASES = {
 }
 
 
-def check_going_on(case: Case, first: str, out: Path, epochs: int = 2, at_epoch: int = 1) -> None:
+Whole = Callable[[Case, str], tuple[Path, dict[int, float]]]
+"""Gives the folder and the losses of a run that stays in one framework."""
+
+
+@pytest.fixture(scope="module")
+def whole_of(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    known: dict[tuple[int, str], tuple[Path, dict[int, float]]] = {}
+
+    def given(case: Case, first: str) -> tuple[Path, dict[int, float]]:
+        key = id(case), first
+        if key not in known:
+            out = tmp_path_factory.mktemp("whole")
+            losses, _ = train(first, case, out, epochs=2)
+            known[key] = out, losses
+        return known[key]
+
+    return given
+
+
+def check_going_on(case: Case, first: str, out: Path, whole_of: Whole) -> None:
     """Goes on in the other framework from the middle of a run, and compares with the rest of it."""
     second = twins.OTHER[first]
-    whole, _ = train(first, case, out / "whole", epochs=epochs, max_keep_num=None)
-    point = crossing_point(out / "whole", case)
-    rest, trainer = train(second, case, out / "rest", epochs=epochs, resume=str(point))
+    folder, whole = whole_of(case, first)
+    rest, _ = train(second, case, out / "rest", epochs=2, resume=str(crossing_point(folder, case)))
     assert rest.keys() < whole.keys()
     assert max(rest) == max(whole)
     assert len(rest) >= len(whole) // 2
     np.testing.assert_allclose([rest[step] for step in rest], [whole[step] for step in rest], rtol=0, atol=2e-5)
-    ends = [next((out / name / "checkpoint").glob("last_epoch_*")) for name in ("whole", "rest")]
+    ends = [next((place / "checkpoint").glob("last_epoch_*")) for place in (folder, out / "rest")]
     for ema in [False, True][: 1 + ("ema_decay" in case.settings)]:
         theirs, ours = (
             weights(first, case, end, out / f"weights{number}{ema}", ema=ema) for number, end in enumerate(ends)
@@ -190,11 +219,176 @@ def check_going_on(case: Case, first: str, out: Path, epochs: int = 2, at_epoch:
 
 
 @pytest.mark.parametrize(("first", "_second"), twins.DIRECTIONS)
-def test_the_losses_go_on_as_if_nothing_had_been(first: str, _second: str, tmp_path: Path) -> None:
+def test_the_losses_go_on_as_if_nothing_had_been(first: str, _second: str, tmp_path: Path, whole_of: Whole) -> None:
     problems = []
     for number, (name, case) in enumerate(CASES.items()):
         try:
-            check_going_on(case, first, tmp_path / str(number))
+            check_going_on(case, first, tmp_path / str(number), whole_of)
         except Exception as error:  # all of them are told, not the first alone
             problems.append(f"{name}: {error}")
     assert not problems, "\n".join(problems)
+
+
+def test_two_frameworks_go_on_from_one_another_in_one_folder(tmp_path: Path) -> None:
+    case = Case(("mlp",), "adamw", "cosine")
+    whole, _ = train("torch", case, tmp_path / "whole", epochs=4)
+    losses: dict[int, float] = {}
+    for epoch, framework in enumerate(["torch", "paddle", "torch", "paddle"], start=1):
+        losses |= train(framework, case, tmp_path / "both", epochs=epoch, resume="auto")[0]
+    assert losses.keys() == whole.keys()
+    np.testing.assert_allclose([losses[step] for step in whole], list(whole.values()), rtol=0, atol=2e-5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("first", "second"), twins.DIRECTIONS)
+@pytest.mark.parametrize("name", ["momentum", "adam", "adamw", "nadam", "radam", "adagrad"])
+def test_a_hundred_steps_and_a_hundred_more(first: str, second: str, name: str, tmp_path: Path) -> None:
+    case = Case(("mlp",), name, "cosine")
+    whole, _ = train(first, case, tmp_path / "whole", epochs=34)
+    train(first, case, tmp_path / "begun", epochs=17)
+    [point] = (tmp_path / "begun" / "checkpoint").glob("last_epoch_*")
+    rest, _ = train(second, case, tmp_path / "rest", epochs=34, resume=str(point))
+    assert len(rest) == 102
+    np.testing.assert_allclose([rest[step] for step in rest], [whole[step] for step in rest], rtol=0, atol=2e-5)
+
+
+# ---- rules that are false
+
+
+def check_layer(kind: str, first: str, out: Path) -> None:
+    """Has a layer cross, and compares what it makes of the same input."""
+    second = twins.OTHER[first]
+    twins.seed(first, 1)
+    source, target = twins.model(first, kind), twins.model(second, kind)
+    _scatter(first, source)
+    giver, taker = twins.trainer(first, out / "a"), twins.trainer(second, out / "b")
+    giver.set_models([source])
+    taker.set_models([target])
+    taker.load_checkpoint(str(twins.saved(giver, out / "a")))
+    found, own = twins.output(second, kind, target[kind]), twins.output(first, kind, source[kind])
+    np.testing.assert_allclose(found, own, rtol=2e-5, atol=1e-5)
+
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def _layout(rules: Any, cls: type, change: Callable[[Any], Any]) -> Patch:
+    """Has the tensors of a class be described otherwise."""
+
+    def patch(patching: pytest.MonkeyPatch) -> None:
+        kind, layout = rules._rules[cls]
+        patching.setitem(rules._rules, cls, (kind, tuple(map(change, layout))))
+
+    return patch
+
+
+def _swapped(one: str, other: str) -> Callable[[Any], Any]:
+    def change(own: Any) -> Any:
+        for old, new in ((one, other), (other, one)):
+            if old in own.name:
+                return replace(own, name=own.name.replace(old, new))
+        return own
+
+    return change
+
+
+def _rows_swapped(own: Any) -> Any:
+    return replace(own, roles=own.roles[1::-1] + own.roles[2:]) if isinstance(own.roles, tuple) else own
+
+
+def _steps(change: Callable[[int], int]) -> Patch:
+    true = optimizers.slot_of
+
+    def false(slot: Any, steps: int, dtype: str, shape: tuple[int, ...]) -> Any:
+        return true(slot, change(steps), dtype, shape)
+
+    return lambda patching: patching.setattr(optimizers, "slot_of", false)
+
+
+def _early(patching: pytest.MonkeyPatch) -> None:
+    true = PaddleVocabulary.schedule_state
+
+    def false(self: Any, scheduler: Any, live: Any, words: Any, rates: Any) -> Any:
+        return true(self, scheduler, live, replace(words, position=words.position + 1), rates)
+
+    patching.setattr(PaddleVocabulary, "schedule_state", false)
+
+
+def _old_rate(patching: pytest.MonkeyPatch) -> None:
+    true = TorchVocabulary.optimizer_state
+
+    def false(self: Any, optimizer: Any, live: Any, slots: Any, rates: Any, schedule: Any) -> Any:
+        return true(self, optimizer, live, slots, [group["lr"] for group in live["param_groups"]], schedule)
+
+    patching.setattr(TorchVocabulary, "optimizer_state", false)
+
+
+def _dropped(*names: str) -> Patch:
+    true = weights_module.converted
+
+    def false(*given: Any) -> Any:
+        found = true(*given)
+        return {
+            name: filled(array.dtype, tuple(array.shape), 1.0) if name.endswith(names) else array
+            for name, array in found.items()
+        }
+
+    return lambda patching: patching.setattr(weights_module, "converted", false)
+
+
+def _no_slots(patching: pytest.MonkeyPatch) -> None:
+    true = optimizers.from_neutral
+
+    def false(pieces: Any) -> Any:
+        array = true(pieces)
+        return filled(array.dtype, tuple(array.shape), 0.0)
+
+    patching.setattr(optimizers, "from_neutral", false)
+
+
+ADAM, RMSPROP = CASES["adamw, warm-up by step, within an epoch"], CASES["rmsprop"]
+MUTANTS: dict[str, tuple[Patch, str | Case, str]] = {
+    "linear weights are not transposed": (
+        _layout(PADDLE_RULES, paddle.nn.Linear, lambda own: replace(own, axes=None)), "linear_square", "torch"),
+    "those of paddle.compat are": (
+        _layout(PADDLE_RULES, paddle.compat.nn.Linear,
+                lambda own: replace(own, axes=(1, 0)) if own.name == "weight" else own), "linear_of_compat", "paddle"),
+    "rows of in_proj are swapped": (
+        _layout(TORCH_RULES, torch.nn.MultiheadAttention, _rows_swapped), "attention", "torch"),
+    "attention's weights are not transposed": (
+        _layout(PADDLE_RULES, paddle.nn.MultiHeadAttention, lambda own: replace(own, axes=None)),
+        "attention", "paddle"),
+    "the directions are swapped": (
+        _layout(PADDLE_RULES, paddle.nn.LSTM, _swapped("cell_fw", "cell_bw")), "lstm_stacked", "torch"),
+    "the biases are swapped with one another": (
+        _layout(TORCH_RULES, torch.nn.GRU, _swapped("bias_ih", "bias_hh")), "gru_stacked", "torch"),
+    "mean and variance are swapped": (
+        _layout(PADDLE_RULES, paddle.nn.BatchNorm1D, _swapped("_mean", "_variance")), "batch_norm1", "torch"),
+    "the running variance is dropped": (_dropped("running_var", "_variance"), "batch_norm1", "torch"),
+    "a buffer of the user's is dropped": (_dropped("seen"), "own", "paddle"),
+    "a step too many": (_steps(lambda steps: steps + 1), ADAM, "torch"),
+    "a step too few": (_steps(lambda steps: steps - 1), ADAM, "paddle"),
+    "powers of beta are not carried": (_steps(lambda steps: 0), ADAM, "torch"),
+    "moments are dropped": (_no_slots, ADAM, "torch"),
+    "a scheduler is one step early": (_early, ADAM, "torch"),
+    "the learning rate of the script stays": (_old_rate, ADAM, "paddle"),
+    "RMSprop's momentum is not scaled": (
+        lambda patching: patching.setattr(optimizers, "_times", lambda array, factor: array), RMSPROP, "torch"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_rule_that_is_false_is_noticed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_of: Whole
+) -> None:
+    patch, subject, first = MUTANTS[name]
+    if isinstance(subject, Case):
+        whole_of(subject, first)
+    else:
+        check_layer(subject, first, tmp_path / "true")
+    patch(monkeypatch)
+    with pytest.raises((AssertionError, CheckpointError)):
+        if isinstance(subject, Case):
+            check_going_on(subject, first, tmp_path / "false", whole_of)
+        else:
+            check_layer(subject, first, tmp_path / "false")
