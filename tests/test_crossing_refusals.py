@@ -388,3 +388,52 @@ def test_a_number_of_steps_comes_back_from_its_powers(steps: int) -> None:
     at_rest = Slot("s", "step", "power", {"beta": 0.9, "first": 1})
     found = count_of(at_rest, slot_of(at_rest, steps, "F32", (3,)))
     assert found == (steps if steps < 900 else None)
+
+
+# ---- what one framework only has
+
+
+def test_recurrent_layers_without_biases_have_them_at_zero(tmp_path: Path) -> None:
+    source = T.ModuleDict({"r": T.LSTM(3, 4, 2, bias=False), "c": T.GRUCell(3, 4, bias=False)})
+    optimizer = OT.Adam(source.parameters(), 0.1)
+    trainer = _trainer("torch", tmp_path / "a", [source], ([optimizer], None))
+    _stepped("torch", source, optimizer)
+    saved = twins.saved(trainer, tmp_path / "a")
+    target = P.LayerDict({"r": P.LSTM(3, 4, 2), "c": P.GRUCell(3, 4)})
+    for name, item in target.named_parameters():
+        item.stop_gradient = "bias" in name
+    here = _trainer("paddle", tmp_path / "b", [target], ([OP.Adam(0.1, parameters=target.parameters())], None))
+    here.load_checkpoint(str(saved))
+    assert all(not item.numpy().any() and item.stop_gradient for n, item in target.named_parameters() if "bias" in n)
+    back = T.ModuleDict({"r": T.LSTM(3, 4, 2, bias=False), "c": T.GRUCell(3, 4, bias=False)})
+    returned = _trainer("torch", tmp_path / "c", [back], ([OT.Adam(back.parameters(), 0.1)], None))
+    point = twins.saved(here, tmp_path / "b")
+    returned.load_checkpoint(str(point))
+    before, after = (twins.files(one) for one in (saved, twins.saved(returned, tmp_path / "c")))
+    assert [name for name in before if before[name] != after.get(name)] == []
+    target["c"].bias_ih.set_value(np.ones(12, "float32"))
+    text = _refused(returned, twins.saved(here, tmp_path / "b", "trained"))
+    _check_told(text, "c: bias_ih (gru_cell) is 0 here and trained there")
+
+
+def test_float32_copies_of_weights_are_refused_by_name(tmp_path: Path) -> None:
+    for number, (first, second) in enumerate(twins.DIRECTIONS):
+        models = {"torch": _linear("torch").bfloat16(), "paddle": _linear("paddle").to(dtype="bfloat16")}
+        made = {
+            "torch": OT.Adam(models["torch"].parameters(), 0.1),
+            "paddle": OP.Adam(0.1, parameters=models["paddle"].parameters(), multi_precision=True),
+        }
+        giver, taker = (
+            _trainer(name, tmp_path / f"{number}{name}", [models[name]], ([made[name]], None))
+            for name in (first, second)
+        )
+        saved = twins.saved(giver, tmp_path / f"{number}{first}")
+        _check_told(_refused_anyway(taker, saved), "multi_precision", "float32 copies", "weights_only=True")
+        taker.load_checkpoint(str(saved), weights_only=True)
+
+
+def _refused_anyway(target: Any, checkpoint: Path) -> str:
+    """The message alone, of models in types that NumPy doesn't have."""
+    with pytest.raises(CheckpointError) as caught:
+        target.load_checkpoint(str(checkpoint))
+    return str(caught.value)

@@ -29,6 +29,7 @@ from dowdyboy_core.backend import (
 )
 
 from ._names import identity
+from ._state import parameter_groups
 
 _TURNED = (1, 0)  # weights of linear layers lie (inputs, outputs) here and (outputs, inputs) in the neutral layout
 _WEIGHT, _BIAS = OwnTensor("weight", "weight"), OwnTensor("bias", "bias")
@@ -212,9 +213,12 @@ def _power(name: str, beta: Any, first: int, *, filled: bool = False) -> Slot:
 def _optimizer(optimizer: Any) -> OptimizerWords:
     """What an optimizer is, and how it keeps its state."""
     kind, slots = _slots_of(optimizer)
+    name = type(optimizer).__name__
+    if _keeps_copies(optimizer):
+        kind, slots, name = None, (), f"{name} with multi_precision, which keeps float32 copies of the weights"
     settings: dict[str, Any] = {}
-    for name, word in _SETTINGS.items():
-        value = getattr(optimizer, name, None)
+    for own, word in _SETTINGS.items():
+        value = getattr(optimizer, own, None)
         if isinstance(value, (bool, int, float)):
             settings[word] = value
     betas = [vars(optimizer).get(name) for name in ("_beta1", "_beta2")]
@@ -222,7 +226,14 @@ def _optimizer(optimizer: Any) -> OptimizerWords:
         settings["betas"] = betas
     base = float(optimizer.get_lr())
     rates = tuple(base * float(factor) for factor in _factors(optimizer))
-    return OptimizerWords(kind, type(optimizer).__name__, slots, rates, settings)
+    return OptimizerWords(kind, name, slots, rates, settings)
+
+
+def _keeps_copies(optimizer: Any) -> bool:
+    """Whether an optimizer keeps the weights in float32 as well, for which other frameworks have no place."""
+    small = (paddle.float16, paddle.bfloat16)
+    precise = bool(vars(optimizer).get("_multi_precision"))
+    return precise and any(item.dtype in small for group in parameter_groups(optimizer) for item in group)
 
 
 _SETTINGS = {

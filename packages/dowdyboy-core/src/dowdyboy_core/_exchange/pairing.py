@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from dowdyboy_core.backend.layouts import DEFAULTS, PASSENGERS, neutral_shape
+from dowdyboy_core.backend.layouts import PASSENGERS, default_of, neutral_shape
 from dowdyboy_core.backend.words import Layer, ModelWords, Place
 
 Key = tuple[str, str]
@@ -147,7 +147,7 @@ def _unpaired(path: str, role: str, one: Pair, *, both: bool) -> str | None:
     key = (one.kind, role)
     name = path if role == "value" else f"{path}: {role}"
     if one.source is None or one.target is None:
-        if key in PASSENGERS or (both and key in DEFAULTS):
+        if key in PASSENGERS or (both and default_of(*key) is not None):
             return None
         if one.target is None:
             return f"{name} ({one.kind}) is there only, as {_shown(one.source)}"

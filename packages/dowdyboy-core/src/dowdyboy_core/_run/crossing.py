@@ -11,7 +11,7 @@ from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
 from dowdyboy_core._exchange import optimizers, weights
-from dowdyboy_core._exchange.disagreements import disagreements
+from dowdyboy_core._exchange.disagreements import disagreements, of_layers
 from dowdyboy_core._exchange.pairing import Key, Names, Pair, pair, table, untied
 from dowdyboy_core.backend.layouts import BUFFERS
 from dowdyboy_core.backend.trees import Array
@@ -22,6 +22,7 @@ from .assembly import Assembly
 from .carried import Carried
 from .checkpoints import Snapshot
 from .described import EXCHANGE, PASSENGERS, Described
+from .frozen import frozen_names
 from .run import Run
 
 
@@ -171,7 +172,13 @@ class _Crossing:
             for name, _ in self._parts.named_parameters()
             if (found := ours.get(name)) and all(_is_buffer(self._models()[key[0]][key[1]], key[1]) for key, _ in found)
         ]
-        return list(dict.fromkeys([*self._in_order([*self._own_names(stored), *statistics])]))
+        # What isn't there at all is trained here or not as the script has it.
+        alone = [
+            name
+            for name in frozen_names(self._backend, self._parts)
+            if not any(self._models()[key[0]][key[1]].source for key, _ in ours.get(name, ()))
+        ]
+        return list(dict.fromkeys([*self._in_order([*self._own_names(stored), *statistics, *alone])]))
 
     def _in_order(self, names: list[str]) -> Iterator[str]:
         wanted = set(names)
@@ -227,7 +234,11 @@ class _Crossing:
         given = [group["params"] for group in stored["param_groups"]]
         own = [group["params"] for group in live["param_groups"]]
         before, now = (
-            optimizers.groups_by_tensor(groups, at, BUFFERS) for groups, at in ((given, theirs), (own, ours))
+            [
+                {key for key in group if self._has_both(key)}
+                for group in optimizers.groups_by_tensor(groups, at, BUFFERS)
+            ]
+            for groups, at in ((given, theirs), (own, ours))
         )
         if before != now:
             self._refuse_groups(number, before, now)
@@ -251,6 +262,11 @@ class _Crossing:
             if path in slots:
                 slots[path] |= {slot: array for slot, array in exact.items() if slot in slots[path]}
         return name in came.exact
+
+    def _has_both(self, key: optimizers.NeutralName) -> bool:
+        """Whether a tensor is on both sides, or is missing without a reason."""
+        one = self._models().get(key[0], {}).get(key[1])
+        return one is None or (one.source is not None and one.target is not None)
 
     def _refuse_groups(self, number: int, before: list[Any], now: list[Any]) -> None:
         lines = [f"{len(before)} parameter groups there, and {len(now)} here"] if len(before) != len(now) else []
@@ -292,12 +308,7 @@ class _Crossing:
         ours = [self._own.optimizer(item) for item in self._parts.optimizers]
         for number, ((source, _, _), target) in enumerate(zip(self._said.optimizers, ours, strict=True)):
             lines += [f"optimizer {number}: {line}" for line in disagreements(source, target, self._scheduled(number))]
-        kinds = {one.kind for pairs in self._pairs.values() for one in pairs.values()}
-        if "batch_norm" in kinds:
-            lines.append(
-                "BatchNorm: PyTorch adds a batch's variance over n - 1 to running_var, PaddlePaddle over n: what is "
-                "evaluated with it differs from now on by up to that factor"
-            )
+        lines += of_layers(self._pairs)
         origin, own = self._snapshot.index["backend"], self._backend.name
         listed = "".join(f"\n  {line}" for line in lines)
         run.tell(

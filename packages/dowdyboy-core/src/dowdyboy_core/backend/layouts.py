@@ -108,6 +108,15 @@ DEFAULTS: Mapping[tuple[str, str], float] = {
     ("batch_norm", "bias"): 0.0,
 }
 """What a tensor that a layer need not have is where it is not there."""
+_RECURRENT = ("lstm", "gru", "rnn", "lstm_cell", "gru_cell", "rnn_cell")
+
+
+def default_of(kind: str, role: str) -> float | None:
+    """What a tensor that a layer need not have is where it is not there; None of one that it has to have."""
+    if kind in _RECURRENT and role.startswith("bias_"):  # which some frameworks can't leave out
+        return 0.0
+    return DEFAULTS.get((kind, role))
+
 
 PASSENGERS: frozenset[tuple[str, str]] = frozenset({("batch_norm", "batches")})
 """What only some frameworks keep, and no computation of the others wants: it travels along."""
