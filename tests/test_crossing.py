@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +16,7 @@ import paddle
 import pytest
 import torch
 from tests import crossing_twins as twins
+from tests import distributed_worker as worker
 from tests.crossing_runs import Case, crossing_point, train, weights
 
 from dowdyboy_core import CheckpointError
@@ -239,6 +244,17 @@ def test_two_frameworks_go_on_from_one_another_in_one_folder(tmp_path: Path) -> 
     np.testing.assert_allclose([losses[step] for step in whole], list(whole.values()), rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize(("first", "second"), twins.DIRECTIONS)
+def test_an_epoch_that_was_cut_short_is_over_there_too(first: str, second: str, tmp_path: Path) -> None:
+    case = Case(("mlp",), "nesterov", "step", settings={"accumulate_steps": 2})
+    begun, _ = train(first, case, tmp_path / "begun", epochs=2, stop_at=3)
+    [point] = (tmp_path / "begun" / "checkpoint").glob("last_epoch_*")
+    rests = [train(name, case, tmp_path / name, epochs=2, resume=str(point))[0] for name in (first, second)]
+    assert rests[0].keys() == rests[1].keys()
+    assert min(rests[1]) == max(begun) + 1
+    np.testing.assert_allclose(list(rests[1].values()), list(rests[0].values()), rtol=0, atol=2e-5)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("first", "second"), twins.DIRECTIONS)
 @pytest.mark.parametrize("name", ["momentum", "adam", "adamw", "nadam", "radam", "adagrad"])
@@ -392,3 +408,49 @@ def test_a_rule_that_is_false_is_noticed(
             check_going_on(subject, first, tmp_path / "false", whole_of)
         else:
             check_layer(subject, first, tmp_path / "false")
+
+
+# ---- several processes
+
+
+def _job(framework: str, out: Path, processes: int, resume: Path | None, epochs: int) -> dict[str, Any]:
+    """Trains with batches that are joined to the same ones, however many processes share them."""
+    settings: dict[str, Any] = {"kind": "plain", "count": 24, "batch_size": 12 // processes, "epoch": epochs}
+    settings |= {"resume": None if resume is None else str(resume)}
+    out.mkdir()
+    if processes == 1:
+        return worker.train({"torch": worker.Torch, "paddle": worker.Paddle}[framework](), out, settings)
+    command = [sys.executable, str(Path(worker.__file__)), framework, "train", str(out)]
+    told = json.dumps({**settings, "spawn": processes})
+    done = subprocess.run(
+        [*command, told], capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert not done.returncode, done.stderr[-4000:]
+    found: dict[str, Any] = json.loads((out / "rank_0.json").read_text(encoding="utf-8"))
+    return found
+
+
+def check_processes(out: Path, jobs: list[tuple[str, int]]) -> None:
+    """An epoch in each job, one after another, beside all of them in one process."""
+    whole = _job(jobs[0][0], out / "whole", 1, None, len(jobs))["weights"]
+    point, found = None, dict[str, Any]()
+    for number, (framework, processes) in enumerate(jobs, start=1):
+        folder = out / str(number)
+        found = _job(framework, folder, processes, point, number)["weights"]
+        [point] = (folder / "run" / "checkpoint").glob("last_epoch_*")
+    assert jobs[-1][0] == jobs[0][0]
+    for name, value in whole.items():
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=5e-5, err_msg=name)
+
+
+@pytest.mark.distributed
+def test_one_process_crosses_to_two_and_back(tmp_path: Path) -> None:
+    check_processes(tmp_path, [("paddle", 1), ("torch", 2), ("paddle", 1)])
+
+
+@pytest.mark.long
+@pytest.mark.distributed
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("first", ["torch", "paddle"])
+def test_three_processes_cross_to_two_and_back(first: str, tmp_path: Path) -> None:
+    check_processes(tmp_path, [(first, 3), (twins.OTHER[first], 2), (first, 1)])

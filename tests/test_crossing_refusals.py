@@ -437,3 +437,25 @@ def _refused_anyway(target: Any, checkpoint: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
         target.load_checkpoint(str(checkpoint))
     return str(caught.value)
+
+
+def test_metrics_beside_a_model_are_refused_by_name(tmp_path: Path) -> None:
+    class Counted(T.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = T.Linear(2, 2)
+            self.seen = torchmetrics.CatMetric()
+            self.seen.persistent(True)
+
+    torchmetrics = pytest.importorskip("torchmetrics", reason="metrics of another library")
+    trainer = _trainer("torch", tmp_path / "a", [Counted()])
+    saved = twins.saved(trainer, tmp_path / "a")
+    assert (saved / "model_0_beside.json").exists()
+
+    class Plain(P.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = P.Linear(2, 2)
+
+    text = _refused(_trainer("paddle", tmp_path / "b", [Plain()]), saved)
+    _check_told(text, "model_0 keeps metrics of the framework's own")
