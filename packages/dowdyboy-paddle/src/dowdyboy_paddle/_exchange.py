@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
+from paddle.nn.utils.spectral_norm_hook import SpectralNorm
+from paddle.nn.utils.weight_norm_hook import WeightNorm
 from paddle.optimizer import lr
 
 from dowdyboy_core.backend import (
     Array,
+    Layout,
     ModelWords,
     OptimizerWords,
+    OwnTensor,
     Rules,
     ScheduleWords,
     Slot,
     Vocabulary,
     describe_layers,
+    norm_role,
+    original_role,
 )
 
 from ._names import identity
+from ._state import parameter_groups
 
 RULES = Rules("paddle", "paddle.nn.", "paddle.incubate.", "paddle.compat.")
 for _kind, _classes in (
@@ -44,6 +52,12 @@ for _kind, _classes in (
 ):
     for _class in _classes:
         RULES.add(_class, _kind)
+for _name, _kind in (("Linear", "linear"), ("MultiheadAttention", "multi_head_attention")):
+    # These lie here as PyTorch has them; older versions don't have them.
+    _compat = getattr(getattr(getattr(paddle, "compat", None), "nn", None), _name, None)
+    if _compat is not None:
+        RULES.add(_compat, _kind, "paddle.compat")
+RULES.add_holders(nn.ParameterList, nn.ParameterDict)
 
 
 def register_exchange(cls: type[nn.Layer], kind: str, tensors: Mapping[str, Any]) -> None:
@@ -69,15 +83,41 @@ def _model(model: nn.Layer) -> ModelWords:
     tensors = {name: (tuple(value.shape), identity(value)) for name, value in model.state_dict().items()}
     modules = _modules(model, "")
     trained = {f"{path}.{name}" if path else name for path, module in modules.items() for name in module._parameters}
-    return describe_layers(RULES, modules, tensors, trained)
+    return describe_layers(RULES, modules, tensors, trained, _reparametrised)
 
 
 def _modules(layer: nn.Layer, path: str) -> dict[str, nn.Layer]:
     """A layer and all below it by path; those that stand in several places by each of these."""
     found = {path: layer}
-    for name, below in layer.named_children():
+    for name, below in layer._sub_layers.items():  # named_children leaves out what stands in a layer twice
+        if below is None:
+            continue
         found |= _modules(below, f"{path}.{name}" if path else name)
     return found
+
+
+def _reparametrised(layer: Any, names: set[str]) -> Layout:
+    """The rules for what stands in a layer in the place of its weight."""
+    turned = (1, 0) if isinstance(layer, nn.Linear) else None
+    for hook in layer._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm) and hook.name == "weight":
+            # The framework writes no axis as -1.
+            axis = None if hook.dim == -1 else _neutral_axis(hook.dim % len(layer.weight_v.shape), turned)
+            return (
+                OwnTensor("weight_g", norm_role(axis), flat=True),
+                OwnTensor("weight_v", "weight_direction", turned),
+            )
+        if isinstance(hook, SpectralNorm) and hook.name == "weight":
+            return (
+                OwnTensor("weight_orig", original_role(_neutral_axis(hook.dim, turned)), turned),
+                OwnTensor("weight_u", "weight_left"),
+                OwnTensor("weight_v", "weight_right"),
+            )
+    return ()
+
+
+def _neutral_axis(axis: int, axes: tuple[int, ...] | None) -> int:
+    return axis if axes is None else axes.index(axis)
 
 
 # ---- optimizers
@@ -101,15 +141,15 @@ def _slots_of(optimizer: Any) -> tuple[str | None, tuple[Slot, ...]]:
         return cls.__name__.lower(), (*powers, *_moments(), *maximum)
     if cls is made.NAdam:
         return "nadam", (
-            _power("beta2_pow", made_with["_beta2"], 0, filled=True),
+            _power("beta2_pow", _single(made_with["_beta2"]), 0, filled=True),
             _power("momentum_decay_pow", 0.96, 0, filled=True),
             Slot("mu_product", "momentum_product", "filled"), *_moments(),
         )  # fmt: skip
     if cls is made.RAdam:
-        rho = Slot("rho", "step", "filled_rho", {"beta": float(made_with["_beta2"])})
+        rho = Slot("rho", "step", "filled_rho", {"beta": _single(made_with["_beta2"])})
         powers = (
-            _power("beta2_pow", made_with["_beta2"], 0, filled=True),
-            _power("beta1_pow", made_with["_beta1"], 0, filled=True),
+            _power("beta2_pow", _single(made_with["_beta2"]), 0, filled=True),
+            _power("beta1_pow", _single(made_with["_beta1"]), 0, filled=True),
         )
         return "radam", (*powers, rho, *_moments())
     if cls is made.Adamax:
@@ -131,6 +171,11 @@ def _slots_of(optimizer: Any) -> tuple[str | None, tuple[Slot, ...]]:
     return None, ()
 
 
+def _single(beta: Any) -> float:
+    """A beta as the kernels of NAdam and RAdam have it, also where they compute in float64: rounded to float32."""
+    return float(np.float32(beta))
+
+
 def _power(name: str, beta: Any, first: int, *, filled: bool = False) -> Slot:
     """A slot that holds a power of a beta; ``first`` is its exponent before the first step."""
     return Slot(name, "step", "filled_power" if filled else "power", {"beta": float(beta), "first": first})
@@ -139,9 +184,12 @@ def _power(name: str, beta: Any, first: int, *, filled: bool = False) -> Slot:
 def _optimizer(optimizer: Any) -> OptimizerWords:
     """What an optimizer is, and how it keeps its state."""
     kind, slots = _slots_of(optimizer)
+    name = type(optimizer).__name__
+    if _keeps_copies(optimizer):
+        kind, slots, name = None, (), f"{name} with multi_precision, which keeps float32 copies of the weights"
     settings: dict[str, Any] = {}
-    for name, word in _SETTINGS.items():
-        value = getattr(optimizer, name, None)
+    for own, word in _SETTINGS.items():
+        value = getattr(optimizer, own, None)
         if isinstance(value, (bool, int, float)):
             settings[word] = value
     betas = [vars(optimizer).get(name) for name in ("_beta1", "_beta2")]
@@ -149,7 +197,14 @@ def _optimizer(optimizer: Any) -> OptimizerWords:
         settings["betas"] = betas
     base = float(optimizer.get_lr())
     rates = tuple(base * float(factor) for factor in _factors(optimizer))
-    return OptimizerWords(kind, type(optimizer).__name__, slots, rates, settings)
+    return OptimizerWords(kind, name, slots, rates, settings)
+
+
+def _keeps_copies(optimizer: Any) -> bool:
+    """Whether an optimizer keeps the weights in float32 as well, for which other frameworks have no place."""
+    small = (paddle.float16, paddle.bfloat16)
+    precise = bool(vars(optimizer).get("_multi_precision"))
+    return precise and any(item.dtype in small for group in parameter_groups(optimizer) for item in group)
 
 
 _SETTINGS = {

@@ -10,17 +10,24 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim import lr_scheduler
 
 from dowdyboy_core.backend import (
     Array,
+    Layout,
     ModelWords,
     OptimizerWords,
+    OwnTensor,
     Rules,
     ScheduleWords,
     Slot,
     Vocabulary,
     describe_layers,
+    norm_role,
+    original_role,
 )
 
 from ._names import identity, is_compiled, plain_paths
@@ -49,6 +56,7 @@ for _kind, _classes in (
 ):
     for _class in _classes:
         RULES.add(_class, _kind)
+RULES.add_holders(nn.ParameterList, nn.ParameterDict)
 RULES.add_child(nn.TransformerDecoderLayer, "multihead_attn", "cross_attn")
 
 
@@ -80,43 +88,79 @@ def _model(model: nn.Module) -> ModelWords:
     modules = {
         plain(path): module for path, module in model.named_modules(remove_duplicate=False) if not is_compiled(module)
     }
-    return describe_layers(RULES, modules, tensors, trained)
+    return describe_layers(RULES, modules, tensors, trained, _reparametrised)
+
+
+def _reparametrised(module: Any, names: set[str]) -> Layout:
+    """The rules for what stands in a layer in the place of its weight."""
+    inner = "parametrizations.weight"
+    if f"{inner}.original1" in names and isinstance(step := module.parametrizations["weight"][0], _WeightNorm):
+        shape = tuple(module.parametrizations["weight"].original1.shape)
+        role = norm_role(_axis(step.dim, len(shape)))
+        return (OwnTensor(f"{inner}.original0", role, flat=True), OwnTensor(f"{inner}.original1", "weight_direction"))
+    if f"{inner}.original" in names and isinstance(step := module.parametrizations["weight"][0], _SpectralNorm):
+        return (
+            OwnTensor(f"{inner}.original", original_role(step.dim)),
+            OwnTensor(f"{inner}.0._u", "weight_left"),
+            OwnTensor(f"{inner}.0._v", "weight_right"),
+        )
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm) and hook.name == "weight":
+            role = norm_role(_axis(hook.dim, module.weight_v.dim()))
+            return (OwnTensor("weight_g", role, flat=True), OwnTensor("weight_v", "weight_direction"))
+        if isinstance(hook, SpectralNorm) and hook.name == "weight":
+            return (
+                OwnTensor("weight_orig", original_role(hook.dim)),
+                OwnTensor("weight_u", "weight_left"),
+                OwnTensor("weight_v", "weight_right"),
+            )
+    return ()
+
+
+def _axis(dim: int, rank: int) -> int | None:
+    """The axis that a weight norm leaves out; None if it leaves none out, which the framework writes as -1."""
+    return None if dim == -1 else dim % rank
 
 
 # ---- optimizers
 
 _MOMENTS = (Slot("exp_avg", "first_moment"), Slot("exp_avg_sq", "second_moment"))
-_STEP = Slot("step", "step", "number")
 _MAXIMUM = Slot("max_exp_avg_sq", "maximum_second_moment")
 
 
 def _slots_of(optimizer: torch.optim.Optimizer) -> tuple[str | None, tuple[Slot, ...]]:
     """The kind of an optimizer, and what it keeps; settings of the first parameter group decide."""
-    cls, first = type(optimizer), optimizer.param_groups[0]
+    cls, first, step = type(optimizer), optimizer.param_groups[0], _number("step", "step")
     if cls is torch.optim.SGD:
         momentum = bool(first["momentum"])
         return ("momentum", (Slot("momentum_buffer", "momentum"),)) if momentum else ("sgd", ())
     if cls in (torch.optim.Adam, torch.optim.AdamW):
         decoupled = cls is torch.optim.AdamW or bool(first.get("decoupled_weight_decay"))
         maximum = (_MAXIMUM,) if first["amsgrad"] else ()
-        return "adamw" if decoupled else "adam", (_STEP, *_MOMENTS, *maximum)
+        return "adamw" if decoupled else "adam", (step, *_MOMENTS, *maximum)
     if cls is torch.optim.NAdam:
-        return "nadam", (_STEP, Slot("mu_product", "momentum_product", "number"), *_MOMENTS)
+        return "nadam", (step, _number("mu_product", "momentum_product"), *_MOMENTS)
     if cls is torch.optim.RAdam:
-        return "radam", (_STEP, *_MOMENTS)
+        return "radam", (step, *_MOMENTS)
     if cls is torch.optim.Adamax:
-        return "adamax", (_STEP, Slot("exp_avg", "first_moment"), Slot("exp_inf", "infinity_norm"))
+        return "adamax", (step, Slot("exp_avg", "first_moment"), Slot("exp_inf", "infinity_norm"))
     if cls is torch.optim.Adagrad:
-        return "adagrad", (_STEP, Slot("sum", "second_moment"))
+        return "adagrad", (step, Slot("sum", "second_moment"))
     if cls is torch.optim.Adadelta:
-        return "adadelta", (_STEP, Slot("square_avg", "second_moment"), Slot("acc_delta", "second_moment_of_updates"))
+        return "adadelta", (step, Slot("square_avg", "second_moment"), Slot("acc_delta", "second_moment_of_updates"))
     if cls is torch.optim.RMSprop:
         more: tuple[Slot, ...] = (Slot("momentum_buffer", "momentum"),) if first["momentum"] else ()
         more += (Slot("grad_avg", "first_moment"),) if first["centered"] else ()
-        return "rmsprop", (_STEP, Slot("square_avg", "second_moment"), *more)
+        return "rmsprop", (step, Slot("square_avg", "second_moment"), *more)
     if cls is torch.optim.Rprop:
-        return "rprop", (_STEP, Slot("prev", "gradient"), Slot("step_size", "step_size"))
+        return "rprop", (step, Slot("prev", "gradient"), Slot("step_size", "step_size"))
     return None, ()
+
+
+def _number(name: str, meaning: str) -> Slot:
+    """A slot that is one number, which has the type that the framework makes such of now."""
+    bits = 64 if torch.get_default_dtype() == torch.float64 else 32
+    return Slot(name, meaning, "number", {"bits": bits})
 
 
 _SETTINGS = {

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from dowdyboy_core.backend.layouts import BUFFERS
 from dowdyboy_core.backend.words import OptimizerWords
+
+from .pairing import Key, Pair
 
 
 def disagreements(source: OptimizerWords, target: OptimizerWords, scheduled: bool) -> list[str]:
@@ -32,6 +36,32 @@ def disagreements(source: OptimizerWords, target: OptimizerWords, scheduled: boo
         there, here = source.settings[name], target.settings[name]
         if not _same(there, here) and not (source.kind == "rmsprop" and name == "epsilon"):
             lines.append(f"{name} is {_shown(there)} in the checkpoint and {_shown(here)} here, which is in force")
+    return lines
+
+
+def of_layers(models: Mapping[str, Mapping[Key, Pair]]) -> list[str]:
+    """What goes on otherwise with layers, in words.
+
+    Args:
+        models: the pairs of each model and component, by its name.
+    """
+    lines = []
+    made_up = [
+        f"{name} {path}: {role}"
+        for name, pairs in models.items()
+        for (path, role), one in pairs.items()
+        if one.source is None and role not in BUFFERS
+    ]
+    if made_up:
+        lines.append(
+            f"{', '.join(made_up)}: not in the checkpoint, and so made such as to change nothing; it stays so only if "
+            "it is not trained"
+        )
+    if any(one.kind == "batch_norm" for pairs in models.values() for one in pairs.values()):
+        lines.append(
+            "BatchNorm: PyTorch adds a batch's variance over n - 1 to running_var, PaddlePaddle over n: what is "
+            "evaluated with it differs from now on by up to that factor"
+        )
     return lines
 
 

@@ -14,7 +14,7 @@ from dowdyboy_core.backend.words import OptimizerWords, Place, Slot
 
 from .arrays import filled, from_neutral, holds_only, to_neutral
 from .pairing import Key, Pair
-from .slots import FUNCTIONS, count_of, slot_of
+from .slots import FUNCTIONS, count_of, slot_of, width_of_number
 
 NeutralName = tuple[int, Key]
 """The number of a model, and a tensor in it."""
@@ -140,20 +140,33 @@ def converted(
     return found
 
 
-def inexact(source: OptimizerWords, target: OptimizerWords, state: Mapping[str, Mapping[str, Any]]) -> Exact:
+def inexact(
+    source: OptimizerWords,
+    target: OptimizerWords,
+    state: Mapping[str, Mapping[str, Any]],
+    steps: Mapping[str, int],
+    made: int,
+) -> Exact:
     """The slots that don't come back to the bit from the other framework: those that are scaled, or looked at by none.
+
+    And a number of steps that the other doesn't count, of a parameter that has made fewer than its optimizer.
 
     Args:
         source: what the optimizer is that gives.
         target: what the one is that takes up.
         state: the slots of each parameter.
+        steps: how many steps each parameter was moved.
+        made: how many steps the optimizer has made.
     """
     rated = {slot.meaning for words in (source, target) for slot in words.slots if slot.form == "rated"}
     names = [slot.name for slot in source.slots if slot.form == "zeros" or slot.meaning in rated]
-    if not names:
-        return {}
+    counts = any(slot.meaning == "step" for slot in target.slots)
+    tellers = [] if counts else [slot.name for slot in source.slots if slot.meaning == "step"]
+    wide = [slot.name for slot in source.slots if slot.form == "filled"]  # one number there, of half as many bits
     kept = {
         path: {name: slots[name] for name in names if name in slots and not holds_only(slots[name], 0.0)}
+        | {name: slots[name] for name in wide if name in slots and slots[name].dtype == "F64"}
+        | {name: slots[name] for name in tellers if name in slots and steps.get(path) != made}
         for path, slots in state.items()
     }
     return {path: slots for path, slots in kept.items() if slots}
@@ -186,8 +199,10 @@ def _slot(slot: Slot, known: list[tuple[Place, _State]], name: str, rate: float)
     if slot.form in ("number", "filled"):
         if slot.meaning not in first.numbers:
             raise CheckpointError(f"Nothing in the checkpoint gives the slot {slot.name!r} of {name!r}.")
-        kind, value = first.numbers[slot.meaning]
-        return filled(kind, () if slot.form == "number" else place.stored, value)
+        _, value = first.numbers[slot.meaning]
+        if slot.form == "number":
+            return filled(width_of_number(slot, dtype), (), value)
+        return filled("F64" if dtype == "F64" else "F32", place.stored, value)
     if slot.form == "zeros":
         return filled(dtype, place.stored, 0.0)
     if any(slot.meaning not in one.tensors for _, one in known):
@@ -195,8 +210,21 @@ def _slot(slot: Slot, known: list[tuple[Place, _State]], name: str, rate: float)
             f"Nothing in the checkpoint gives the slot {slot.name!r} of {name!r}. Make the optimizer with the settings "
             "that it had there (amsgrad, momentum, centered)."
         )
-    array = from_neutral([(at, one.tensors[slot.meaning]) for at, one in known])
+    array = from_neutral(_distinct([(at, one.tensors[slot.meaning]) for at, one in known], name, slot.name))
     return _times(array, _rate(rate, slot)) if slot.form == "rated" else array
+
+
+def _distinct(pieces: list[tuple[Place, Array]], name: str, slot: str) -> list[tuple[Place, Array]]:
+    """Of pieces that tied tensors give, which lie at the same place, one each."""
+    found: dict[Any, tuple[Place, Array]] = {}
+    for place, array in pieces:
+        _, known = found.setdefault(place.rows, (place, array))
+        if known is not array and bytes(known.data) != bytes(array.data):
+            raise CheckpointError(
+                f"{name!r} is one tensor here, tied, and there are several there, whose {slot!r} differ. Tie them "
+                "there, or untie them here."
+            )
+    return list(found.values())
 
 
 def _rate(rate: float, slot: Slot) -> float:

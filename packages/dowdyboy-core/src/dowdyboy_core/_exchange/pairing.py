@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from dowdyboy_core.backend.layouts import DEFAULTS, PASSENGERS, neutral_shape
+from dowdyboy_core.backend.layouts import PASSENGERS, default_of, neutral_shape
 from dowdyboy_core.backend.words import Layer, ModelWords, Place
 
 Key = tuple[str, str]
@@ -39,6 +39,7 @@ def pair(source: ModelWords, target: ModelWords, names: Names = None) -> tuple[d
     ours = {layer.path: layer for layer in target.layers}
     pairs: dict[Key, Pair] = {}
     problems = _doubled(source, theirs, names)
+    alone: dict[Key, str] = {}
     for path in [*ours, *(path for path in theirs if path not in ours)]:
         found, wanted = theirs.get(path), ours.get(path)
         told = _unlike(path, found, wanted)
@@ -53,8 +54,38 @@ def pair(source: ModelWords, target: ModelWords, names: Names = None) -> tuple[d
             pairs[path, role] = one
             told = _unpaired(path, role, one, both=found is not None and wanted is not None)
             if told is not None:
-                problems.append(told)
-    return pairs, problems
+                alone[path, role] = told
+    for key in [key for key in alone if _is_had_otherwise(pairs, key)]:
+        del pairs[key], alone[key]
+    return pairs, [*problems, *alone.values()]
+
+
+def _is_had_otherwise(pairs: Mapping[Key, Pair], key: Key) -> bool:
+    """Whether a tensor that one side only has is tied to one that both have, and so is had by the other all the same.
+
+    A layer of the user's that multiplies with the weight of an embedding stands so for a linear one with that weight.
+    """
+    one = pairs[key]
+    if one.source is not None and one.target is not None:
+        return False
+    both = [other for other in pairs.values() if other.source is not None and other.target is not None]
+    if one.target is None:
+        return any(other.source == one.source for other in both)
+    return any(other.target == one.target for other in both)
+
+
+def untied(pairs: Mapping[Key, Pair]) -> list[str]:
+    """The tensors that are one there and several here, which an optimizer would move apart, in words."""
+    found: dict[tuple[str, tuple[int, int] | None], set[str]] = {}
+    for one in pairs.values():
+        if one.source is not None and one.target is not None:
+            rows = "" if one.target.rows is None else f"[{one.target.rows[0]}:{one.target.rows[1]}]"
+            found.setdefault((one.source.array, one.source.rows), set()).add(one.target.array + rows)
+    return [
+        f"{array!r} is one tensor there, tied, and several here: {', '.join(sorted(names))}"
+        for (array, _), names in found.items()
+        if len(names) > 1
+    ]
 
 
 def renamed(path: str, names: Names) -> str:
@@ -116,7 +147,7 @@ def _unpaired(path: str, role: str, one: Pair, *, both: bool) -> str | None:
     key = (one.kind, role)
     name = path if role == "value" else f"{path}: {role}"
     if one.source is None or one.target is None:
-        if key in PASSENGERS or (both and key in DEFAULTS):
+        if key in PASSENGERS or (both and default_of(*key) is not None):
             return None
         if one.target is None:
             return f"{name} ({one.kind}) is there only, as {_shown(one.source)}"

@@ -54,7 +54,7 @@ def slot_of(slot: Slot, steps: int, dtype: str, shape: tuple[int, ...]) -> Array
     """
     kept = "F64" if dtype == "F64" else "F32"
     if slot.form == "number":
-        return filled(kept, (), float(steps))
+        return filled(width_of_number(slot, dtype), (), float(steps))
     if slot.form == "count":
         return filled("I64", (1,), steps)
     beta = slot.settings["beta"]
@@ -65,6 +65,13 @@ def slot_of(slot: Slot, steps: int, dtype: str, shape: tuple[int, ...]) -> Array
     if slot.form == "filled_rho":
         return filled(kept, shape, _rho(beta, kept, steps))
     raise CheckpointError(f"exchange.json names the form {slot.form!r} of a slot, which this version doesn't know.")
+
+
+def width_of_number(slot: Slot, dtype: str) -> str:
+    """The type of a slot that is one number: what its optimizer says, else that of its other slots."""
+    if "bits" in slot.settings:
+        return "F64" if slot.settings["bits"] == 64 else "F32"
+    return "F64" if dtype == "F64" else "F32"
 
 
 def _power(beta: float, dtype: str, exponent: int) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
 from dowdyboy_core.backend.arrays import Array
-from dowdyboy_core.backend.layouts import DEFAULTS, PASSENGERS, neutral_shape
+from dowdyboy_core.backend.layouts import PASSENGERS, default_of, neutral_shape
 from dowdyboy_core.backend.words import ModelWords, Place
 
 from .arrays import filled, from_neutral, holds_only, to_neutral
@@ -75,7 +75,7 @@ def _given(
                 "here. Use another checkpoint."
             )
         return carried
-    value = 0 if (one.kind, role) in PASSENGERS else DEFAULTS[one.kind, role]
+    value = default_of(one.kind, role) or 0.0  # 0 for what is made up of passengers
     return filled(dtype_of(one.target.array), one.target.stored, value)
 
 
@@ -134,9 +134,6 @@ def left_behind(stored: Mapping[str, Array], pairs: Mapping[Key, Pair]) -> tuple
         if (one.kind, role) in PASSENGERS:
             if not holds_only(array, 0):  # which is what is made up where there is none
                 along[f"{path}/{role}"] = array
-        elif not holds_only(array, DEFAULTS[one.kind, role]):
-            problems.append(
-                f"{path}: {role} ({one.kind}) is {DEFAULTS[one.kind, role]:g} here and trained there: make the layer "
-                "with it"
-            )
+        elif (value := default_of(one.kind, role)) is not None and not holds_only(array, value):
+            problems.append(f"{path}: {role} ({one.kind}) is {value:g} here and trained there: make the layer with it")
     return along, problems

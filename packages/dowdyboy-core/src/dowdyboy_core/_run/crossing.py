@@ -11,8 +11,8 @@ from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
 from dowdyboy_core._exchange import optimizers, weights
-from dowdyboy_core._exchange.disagreements import disagreements
-from dowdyboy_core._exchange.pairing import Key, Names, Pair, pair
+from dowdyboy_core._exchange.disagreements import disagreements, of_layers
+from dowdyboy_core._exchange.pairing import Key, Names, Pair, pair, untied
 from dowdyboy_core.backend.arrays import Array
 from dowdyboy_core.backend.layouts import BUFFERS
 from dowdyboy_core.backend.left_out import TREE
@@ -24,6 +24,7 @@ from .assembly import Assembly
 from .carried import Carried
 from .checkpoints import Snapshot
 from .described import EXCHANGE, PASSENGERS, Described
+from .frozen import frozen_names
 from .run import Run
 
 
@@ -193,7 +194,13 @@ class _Crossing:
             for name, _ in self._parts.named_parameters()
             if (found := ours.get(name)) and all(_is_buffer(self._models()[key[0]][key[1]], key[1]) for key, _ in found)
         ]
-        return list(dict.fromkeys([*self._in_order([*self._own_names(stored), *statistics])]))
+        # What isn't there at all is trained here or not as the script has it.
+        alone = [
+            name
+            for name in frozen_names(self._backend, self._parts)
+            if not any(self._models()[key[0]][key[1]].source for key, _ in ours.get(name, ()))
+        ]
+        return list(dict.fromkeys([*self._in_order([*self._own_names(stored), *statistics, *alone])]))
 
     def _in_order(self, names: list[str]) -> Iterator[str]:
         wanted = set(names)
@@ -216,12 +223,27 @@ class _Crossing:
                 f"{len(parts.optimizers)}. Give as many as when it was saved, or load the weights alone with "
                 "weights_only=True."
             )
+        if apart := [line for pairs in self._models().values() for line in untied(pairs)]:
+            raise CheckpointError(
+                f"{str(self._folder)!r} was saved with tied tensors that are apart here, so that optimizers would move "
+                "them apart. Tie them, or load the weights alone with weights_only=True:\n  " + "\n  ".join(apart)
+            )
         found: dict[str, Any] = {}
+        problems: list[str] = []
         for number, (optimizer, scheduler) in enumerate(zip(parts.optimizers, parts.schedulers, strict=True)):
             there = said.schedules[number] if number < len(said.schedules) else None
-            schedule = self._schedule(number, scheduler, there, said.optimizers[number][0].rates)
+            schedule = None
+            try:
+                schedule = self._schedule(number, scheduler, there, said.optimizers[number][0].rates)
+            except CheckpointError as error:
+                problems.append(str(error))
+            try:
+                found[f"optimizer_{number}"] = self._optimizer(number, optimizer, schedule)
+            except CheckpointError as error:
+                problems.append(str(error))
             found[f"lr_scheduler_{number}"] = schedule
-            found[f"optimizer_{number}"] = self._optimizer(number, optimizer, schedule)
+        if problems:  # all of them at once
+            raise CheckpointError("\n".join(problems))
         return found
 
     def _optimizer(self, number: int, optimizer: Any, schedule: Any) -> Any:
@@ -234,7 +256,11 @@ class _Crossing:
         given = [group["params"] for group in stored["param_groups"]]
         own = [group["params"] for group in live["param_groups"]]
         before, now = (
-            optimizers.groups_by_tensor(groups, at, BUFFERS) for groups, at in ((given, theirs), (own, ours))
+            [
+                {key for key in group if self._has_both(key)}
+                for group in optimizers.groups_by_tensor(groups, at, BUFFERS)
+            ]
+            for groups, at in ((given, theirs), (own, ours))
         )
         if before != now:
             self._refuse_groups(number, before, now)
@@ -249,7 +275,7 @@ class _Crossing:
             untrained = set(self._snapshot.trees.get("frozen") or ())
             state = {name: {} for name in their_rates if name not in untrained}
             steps = dict.fromkeys(state, made)
-        exact = optimizers.inexact(source, target, state)
+        exact = optimizers.inexact(source, target, state, steps, made)
         slots = optimizers.converted(source, state, steps, theirs, target, rates, ours, their_rates)
         if not self._put_exact(f"optimizer_{number}", slots):
             self._exact[f"optimizer_{number}"] = exact
@@ -264,6 +290,11 @@ class _Crossing:
             if path in slots:
                 slots[path] |= {slot: array for slot, array in exact.items() if slot in slots[path]}
         return name in came.exact
+
+    def _has_both(self, key: optimizers.NeutralName) -> bool:
+        """Whether a tensor is on both sides, or is missing without a reason."""
+        one = self._models().get(key[0], {}).get(key[1])
+        return one is None or (one.source is not None and one.target is not None)
 
     def _refuse_groups(self, number: int, before: list[Any], now: list[Any]) -> None:
         lines = [f"{len(before)} parameter groups there, and {len(now)} here"] if len(before) != len(now) else []
@@ -307,12 +338,7 @@ class _Crossing:
         ours = [self._own.optimizer(item) for item in self._parts.optimizers]
         for number, ((source, _, _), target) in enumerate(zip(self._said.optimizers, ours, strict=True)):
             lines += [f"optimizer {number}: {line}" for line in disagreements(source, target, self._scheduled(number))]
-        kinds = {one.kind for pairs in self._pairs.values() for one in pairs.values()}
-        if "batch_norm" in kinds:
-            lines.append(
-                "BatchNorm: PyTorch adds a batch's variance over n - 1 to running_var, PaddlePaddle over n: what is "
-                "evaluated with it differs from now on by up to that factor"
-            )
+        lines += of_layers(self._pairs)
         origin, own = self._snapshot.index["backend"], self._backend.name
         listed = "".join(f"\n  {line}" for line in lines)
         run.tell(

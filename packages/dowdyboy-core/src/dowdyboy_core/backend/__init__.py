@@ -14,7 +14,7 @@ from .dealt import loaders_within
 from .devices import DeviceRequest
 from .failures import is_consequence
 from .forks import wait_until_still
-from .layouts import Layout, OwnTensor
+from .layouts import Layout, OwnTensor, norm_role, original_role
 from .loaders import EpochLoader, MapParts, StreamParts, open_loader
 from .orders import (
     Batching,
@@ -131,8 +131,10 @@ __all__ = [
     "loaders_within",
     "map_leaves",
     "mend_file",
+    "norm_role",
     "note_reader",
     "open_loader",
+    "original_role",
     "read_records",
     "reads_for_itself",
     "replicate",

@@ -58,6 +58,8 @@ TORCH: Mapping[str, Layout] = {
         OwnTensor("v_proj_weight", "value_weight"),
         OwnTensor("out_proj.weight", "out_weight"),
         OwnTensor("out_proj.bias", "out_bias"),
+        OwnTensor("bias_k", "key_extra"),
+        OwnTensor("bias_v", "value_extra"),
     ),
 }
 
@@ -84,7 +86,18 @@ PADDLE: Mapping[str, Layout] = {
     ),
 }
 
-LAYOUTS: Mapping[str, Mapping[str, Layout]] = {"torch": TORCH, "paddle": PADDLE}
+PADDLE_COMPAT: Mapping[str, Layout] = {
+    "linear": _PLAIN,
+    "multi_head_attention": (
+        *TORCH["multi_head_attention"],
+        OwnTensor("q_proj_bias", "query_bias"),
+        OwnTensor("k_proj_bias", "key_bias"),
+        OwnTensor("v_proj_bias", "value_bias"),
+    ),
+}
+"""The layers of PaddlePaddle that lie as PyTorch has them."""
+
+LAYOUTS: Mapping[str, Mapping[str, Layout]] = {"torch": TORCH, "paddle": PADDLE, "paddle.compat": PADDLE_COMPAT}
 """By the name of the framework, and the kind."""
 
 CHILDREN: Mapping[str, Mapping[str, str]] = {"torch": {"cross_attn": "multihead_attn"}}

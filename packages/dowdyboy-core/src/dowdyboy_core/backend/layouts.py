@@ -87,6 +87,16 @@ def neutral_shape(place: Place) -> tuple[int, ...]:
     return (math.prod(shape),) if place.flat else tuple(shape)
 
 
+def norm_role(axis: int | None) -> str:
+    """The role of the lengths of a weight norm that leaves out an axis of the neutral weight, or none."""
+    return "weight_norm" if axis == 0 else "weight_norm_whole" if axis is None else f"weight_norm_{axis}"
+
+
+def original_role(axis: int) -> str:
+    """The role of the weight that a spectral norm is made of, with that axis of the neutral weight as its rows."""
+    return "weight_original" if axis == 0 else f"weight_original_{axis}"
+
+
 DEFAULTS: Mapping[tuple[str, str], float] = {
     ("instance_norm", "weight"): 1.0,
     ("instance_norm", "bias"): 0.0,
@@ -98,6 +108,15 @@ DEFAULTS: Mapping[tuple[str, str], float] = {
     ("batch_norm", "bias"): 0.0,
 }
 """What a tensor that a layer need not have is where it is not there."""
+_RECURRENT = ("lstm", "gru", "rnn", "lstm_cell", "gru_cell", "rnn_cell")
+
+
+def default_of(kind: str, role: str) -> float | None:
+    """What a tensor that a layer need not have is where it is not there; None of one that it has to have."""
+    if kind in _RECURRENT and role.startswith("bias_"):  # which some frameworks can't leave out
+        return 0.0
+    return DEFAULTS.get((kind, role))
+
 
 PASSENGERS: frozenset[tuple[str, str]] = frozenset({("batch_norm", "batches")})
 """What only some frameworks keep, and no computation of the others wants: it travels along."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from dowdyboy_core._errors import ConfigError
 
-from .known_layouts import LAYOUTS, reparametrised
+from .known_layouts import LAYOUTS
 from .layouts import DEFAULTS, Layout, OwnTensor, places
 from .words import BUFFER, PARAMETER, Layer, ModelWords, Place
 
@@ -26,10 +26,16 @@ class Rules:
         self._own_modules = own_modules
         self._rules: dict[type, tuple[str, Layout]] = {}
         self._children: dict[type, dict[str, str]] = {}
+        self._holders: tuple[type, ...] = ()
 
-    def add(self, cls: type, kind: str, layout: Layout | None = None) -> None:
-        """Adds a class of layers; without a layout with that of its kind in the framework."""
-        self._rules[cls] = kind, LAYOUTS[self.framework][kind] if layout is None else layout
+    def add(self, cls: type, kind: str, layout: Layout | str = "") -> None:
+        """Adds a class of layers with a layout, or with that of its kind in a framework, this one if none is named."""
+        known = LAYOUTS[layout or self.framework][kind] if isinstance(layout, str) else layout
+        self._rules[cls] = kind, known
+
+    def add_holders(self, *classes: type) -> None:
+        """Adds classes of the framework's that hold tensors of the user's."""
+        self._holders += classes
 
     def add_child(self, cls: type, name: str, neutral: str) -> None:
         """Adds how a module in those of a class is called in the neutral words."""
@@ -60,7 +66,7 @@ class Rules:
 
     def is_own(self, cls: type) -> bool:
         """Whether a class is the framework's and not the user's."""
-        return cls.__module__.startswith(self._own_modules)
+        return cls.__module__.startswith(self._own_modules) and cls not in self._holders
 
     def neutral_child(self, cls: type, name: str) -> str:
         """How a module in one of a class is called in the neutral words."""
@@ -85,6 +91,7 @@ def describe_layers(
     modules: Mapping[str, Any],
     tensors: Mapping[str, tuple[tuple[int, ...], Any]],
     trained: Iterable[str],
+    reparametrised: Callable[[Any, set[str]], Layout],
 ) -> ModelWords:
     """Describes a model.
 
@@ -93,6 +100,7 @@ def describe_layers(
         modules: its modules by path, itself first, those above before those below.
         tensors: what its ``state_dict`` has, by name: shape, and what two names of one tensor have in common.
         trained: the names of those that are parameters; the others are buffers.
+        reparametrised: gives the further rules for what a layer keeps in the place of its weight.
     """
     first: dict[Any, str] = {}
     tied: dict[str, str] = {}
@@ -110,7 +118,7 @@ def describe_layers(
         found: dict[str, Place] = {}
         if rule is not None:
             shapes = {name: tensors[full][0] for name, full in below.items()}
-            found, named = places((*rule[1], *reparametrised(rules.framework, rule[0], set(shapes))), shapes, path)
+            found, named = places((*rule[1], *reparametrised(module, set(shapes))), shapes, path)
             for name in named:
                 left.pop(below[name])
             below = {name: full for name, full in below.items() if name not in named}
