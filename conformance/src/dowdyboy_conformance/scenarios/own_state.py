@@ -96,9 +96,8 @@ def _refused(harness: Harness, out_dir: Path) -> Any:
     probe = build(harness, out_dir).trainer
     last = probe.rank == probe.world_size - 1
     run = _run(harness, out_dir, [(Unstorable if last else Statistics)(harness)])
-    trained: list[int] = []
     try:
-        run.trainer.fit(lambda *args: (trained.append(args[3]), run.train_step(*args))[1])
+        run.fit(val=False)
     except CheckpointError as error:
-        return [str(error), len(trained)]
+        return [str(error), len(run.losses)]
     return None

@@ -212,7 +212,7 @@ def describe_differences(stored: Mapping[str, Array], wanted: Mapping[str, Array
         elif got.dtype != want.dtype:
             lines.append(f"type of {name}: stored {got.dtype}, wanted {want.dtype}")
         elif want.parts and got.parts:  # where its size can't change
-            sizes = [{part: tuple(item.shape) for part, item in either.parts.items()} for either in (got, want)]
+            sizes = [{part: tuple(item.shape) for part, item in parts.items()} for parts in (got.parts, want.parts)]
             if sizes[0] != sizes[1]:
                 lines.append(f"elements of {name}: stored {sizes[0]}, wanted {sizes[1]}")
     return sorted(lines)
