@@ -112,6 +112,25 @@ def test_an_error_in_a_worker_is_raised_here() -> None:
         next(iter(loader))
 
 
+@pytest.mark.parametrize("seconds", [0, 0.2], ids=["has read ahead", "is reading"])
+def test_workers_end_without_a_word_where_a_loader_is_left_early(
+    capfd: pytest.CaptureFixture[str], seconds: float
+) -> None:
+    def collate(samples: list[Any]) -> list[Any]:
+        time.sleep(seconds * samples[0])
+        return samples
+
+    reading: Any = iter(DataLoader(range(8), 1, num_workers=2, collate_fn=collate))
+    next(reading)
+    if not seconds:
+        assert all(pipe.poll(30) for pipe in reading._pipes)  # what nobody is going to read
+    reading.close()
+    for worker in reading.workers:
+        worker.join(30)
+        assert worker.exitcode == 0
+    assert capfd.readouterr().err == ""
+
+
 def test_slots_of_another_rule_are_refused() -> None:
     parameter = Parameter(np.ones(2, np.float32))
     parameter.grad = np.ones(2, np.float32)
