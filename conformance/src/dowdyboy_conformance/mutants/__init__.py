@@ -11,8 +11,11 @@ import importlib
 import multiprocessing
 import pkgutil
 from collections.abc import Generator
+from typing import Any
 
 import pytest
+
+from dowdyboy_conformance.plugin import SELECTED
 
 from .mutant import EXPECTED, Mutant, Spoilt
 
@@ -32,19 +35,28 @@ def backend_of(mutant: type[Spoilt]) -> str:
     return f"{__name__}:{mutant.__name__}"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the checks that a mutant must fail, and for the control all of those."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Says which checks a mutant must fail, and for the control all of those.
+
+    Before any is collected: each check once for every mutant would be some hundred thousand, and a minute and a half.
+    """
     wanted = {backend_of(mutant): set().union(*checks.values()) for mutant, checks in EXPECTED.items()}
-    wanted[backend_of(CONTROL)] = set().union(*wanted.values())
+    config.stash[SELECTED] = {**wanted, backend_of(CONTROL): set().union(*wanted.values())}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves out three processes, which are slow: two show it as well. And other backends, which no mutant is."""
     kept = []
     for item in items:
-        name, _, parameters = item.name.partition("[")
-        callspec = getattr(item, "callspec", None)
-        if callspec is not None and callspec.params.get("processes", 2) != 2:
-            continue  # starting three is slow, and two show it as well
-        if name in wanted.get(parameters.rstrip("]").split("-")[0], ()):
+        parameters = _parameters(item)
+        if isinstance(parameters.get("harness"), Spoilt) and parameters.get("processes", 2) == 2:
             kept.append(item)
     items[:] = kept
+
+
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    callspec = getattr(item, "callspec", None)
+    return {} if callspec is None else callspec.params
 
 
 _CAUGHT: set[tuple[type[Spoilt], str]] = set()
@@ -57,8 +69,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
     A check that has caught a mutant with some of its parameters need not be run with the others.
     """
-    callspec = getattr(item, "callspec", None)
-    harness = None if callspec is None else callspec.params.get("harness")
+    harness = _parameters(item).get("harness")
     if not isinstance(harness, Spoilt):
         return (yield)
     place = type(harness), item.name.partition("[")[0]
