@@ -247,6 +247,10 @@ def test_what_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch, master: 
 # ---- without a framework
 
 
+ALONE = "(test_records and not test_records_of_samples) or test_an_error_in_one_process_ends_all"
+"""Checks of one process and of several, without those that have the processes run everything."""
+
+
 def test_the_reference_needs_no_framework(tmp_path: Path) -> None:
     hidden = tmp_path / "hidden"
     for name in ("torch", "paddle"):
@@ -261,6 +265,6 @@ def test_the_reference_needs_no_framework(tmp_path: Path) -> None:
 
     refused = checks("--backend", "torch")
     assert refused.returncode == pytest.ExitCode.USAGE_ERROR and "hidden from this test" in refused.stderr
-    done = checks("--backend", "numpy", "-k", "test_records or test_an_error_in_one_process_ends_all")
+    done = checks("--backend", "numpy", "-k", ALONE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout and "skipped" not in done.stdout

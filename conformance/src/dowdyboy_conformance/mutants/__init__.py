@@ -8,26 +8,44 @@ A mutant is a harness like any other, in one of the modules of this folder, by t
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import pkgutil
-from collections.abc import Generator
-from typing import Any
+import sys
+from collections.abc import Generator, Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dowdyboy_conformance.plugin import SELECTED
 
-from .mutant import EXPECTED, Mutant, Spoilt
+from . import mutant
+from .mutant import Mutant, Spoilt
+
+if TYPE_CHECKING:
+    from .mutant import EXPECTED
 
 __all__ = ["CONTROL", "EXPECTED", "Spoilt", "backend_of"]
 
 CONTROL = Mutant
 
-if multiprocessing.parent_process() is None:  # one that a check starts needs its own mutant alone, and so no PyTorch
-    for _module in sorted(found.name for found in pkgutil.iter_modules(__path__)):
-        importlib.import_module(f"{__name__}.{_module}")
-_all: list[type[Spoilt]] = [CONTROL, *EXPECTED]
-globals().update({mutant.__name__: mutant for mutant in _all})
+
+def _modules() -> Iterator[ModuleType]:
+    """Those of this folder, one after the other: most are asked for one mutant alone."""
+    found = [module.name for module in pkgutil.iter_modules(__path__)]
+    for name in sorted(found, key=lambda name: (name == "torch", name)):  # which takes the longest to import
+        yield importlib.import_module(f"{__name__}.{name}")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "EXPECTED":
+        for _ in _modules():
+            pass  # each enters its mutants
+        return mutant.EXPECTED
+    for module in _modules() if name[:1].isupper() else ():
+        found = getattr(module, name, None)
+        if isinstance(found, type) and issubclass(found, Spoilt):
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def backend_of(mutant: type[Spoilt]) -> str:
@@ -40,7 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Before any is collected: each check once for every mutant would be some hundred thousand, and a minute and a half.
     """
-    wanted = {backend_of(mutant): set().union(*checks.values()) for mutant, checks in EXPECTED.items()}
+    # Through the module, whose __getattr__ has all of them imported.
+    expected = sys.modules[__name__].EXPECTED
+    wanted = {backend_of(mutant): set().union(*checks.values()) for mutant, checks in expected.items()}
     config.stash[SELECTED] = {**wanted, backend_of(CONTROL): set().union(*wanted.values())}
 
 
