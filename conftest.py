@@ -32,7 +32,8 @@ LONG = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Chooses the folder before any test asks for one, here and in the processes that tests start."""
+    """Chooses before any test asks, here and in the processes that tests start."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # there is a process for each core, and nothing to divide in a test
     if "TMPDIR" in os.environ or not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK):
         return
     if shutil.disk_usage(MEMORY).free >= ENOUGH:
