@@ -65,12 +65,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leaves out three processes, which are slow: two show it as well. And other backends, which no mutant is."""
-    kept = []
+    """Leaves out three processes, which are slow: two show it as well. And other backends, which no mutant is.
+
+    The control has each check with one set of parameters: with all of them the reference has it, which it is.
+    """
+    kept, of_control = [], set()
     for item in items:
         parameters = _parameters(item)
-        if isinstance(parameters.get("harness"), Spoilt) and parameters.get("processes", 2) == 2:
-            kept.append(item)
+        harness = parameters.get("harness")
+        if not isinstance(harness, Spoilt) or parameters.get("processes", 2) != 2:
+            continue
+        if type(harness) is CONTROL:
+            check = item.nodeid.partition("[")[0]
+            if check in of_control:
+                continue
+            of_control.add(check)
+        kept.append(item)
     items[:] = kept
 
 
