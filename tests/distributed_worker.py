@@ -169,10 +169,11 @@ def place(trainer: Any) -> dict[str, Any]:
 def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
     """Trains; at step ``stop_at`` all processes raise, at ``kill_at`` the second one is killed, the first time.
 
-    With ``tell_place`` the result says where each process ran, which differs from one to the next.
+    With ``tell_place`` the result says where each process ran, which differs from one to the next. With ``plain`` there
+    is a second training, of those settings and without dropout, and what it should have come to.
     """
     kind, count, batch_size = settings.pop("kind"), settings.pop("count"), settings.pop("batch_size")
-    tell_place = settings.pop("tell_place", False)
+    tell_place, plain = settings.pop("tell_place", False), settings.pop("plain", None)
     stop_at, kill_at, once = settings.pop("stop_at", None), settings.pop("kill_at", None), out / "killed"
     trainer, model = make_trainer(framework, out, kind, settings)
     trainer.set_train_dataloader(framework.loader(count, batch_size, shuffle=True))
@@ -190,6 +191,10 @@ def train(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
     trainer.fit(step, eval_step, lambda trainer, ep: records.append(digest(trainer.get_records())))
     result = {"weights": weights(model), "records": records, "steps": trainer.global_step}
     result |= {"device": str(trainer.device()), "precision": trainer.precision}
+    if plain is not None:
+        again = train(framework, out / "plain", {**plain, "kind": "plain"})
+        wanted = by_hand(framework, out, {**plain, "world_size": trainer.world_size})
+        result["plain"] = {"got": again["weights"], "wanted": wanted["weights"]}
     return {**result, "place": place(trainer)} if tell_place else result
 
 
@@ -275,7 +280,7 @@ def fail(framework: Any, out: Path, settings: dict[str, Any]) -> Any:
     return {}
 
 
-SCENARIOS = {"train": train, "by_hand": by_hand, "fail": fail}
+SCENARIOS = {"train": train, "fail": fail}
 
 
 def main(framework: str, scenario: str, out: str, settings: str = "{}") -> None:

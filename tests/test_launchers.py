@@ -7,6 +7,7 @@ by clause in conformance/.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,30 +119,48 @@ def check_named(framework: str, job: Job, rank: int, spawned: bool = False) -> N
     assert told in job.shown and RAISED[1] in job.shown, job.shown
 
 
-@pytest.mark.parametrize(
-    ("processes", "window", "clip"), [(2, 2, 0.05), pytest.param(3, 2, None, marks=pytest.mark.long)]
-)
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the folder of a job of two processes under a framework's launcher, started once for several tests."""
+
+    @functools.cache
+    def start(framework: str) -> Path:
+        out = tmp_path_factory.mktemp(framework)
+        job = run(framework, "train", out, 2, **LONGER, plain=joined_batches(window=2, clip=0.05))
+        assert job.code == 0, job.shown
+        return out
+
+    return start
+
+
+# 6 steps an epoch of two processes
+LONGER: dict[str, Any] = {"kind": "dropout", "count": 24, "batch_size": 2, "epoch": 3, "save_steps": 2}
+
+
+def joined_batches(window: int, clip: float | None) -> dict[str, Any]:
+    """14 batches of 2: neither a whole number of rounds of 3, nor of windows of 2 rounds."""
+    return {"count": 28, "batch_size": 2, "epoch": 2, "accumulate_steps": window, "clip_grad_norm": clip}
+
+
+def check_joined(ranks: list[dict[str, Any]]) -> None:
+    """All processes have come to the weights of one that trains on the joined batches, without a trainer."""
+    assert all(rank["got"] == ranks[0]["got"] for rank in ranks)
+    for name, expected in ranks[0]["wanted"].items():
+        np.testing.assert_allclose(ranks[0]["got"][name], expected, rtol=0, atol=2e-6, err_msg=name)
+
+
 def test_training_is_that_of_one_process_on_the_joined_batches(
-    framework: str, tmp_path: Path, processes: int, window: int, clip: float | None
+    framework: str, two_processes: Callable[[str], Path]
 ) -> None:
-    # 14 batches of 2: neither a whole number of rounds of 3, nor of windows of 2 rounds.
-    data: dict[str, Any] = {
-        "count": 28,
-        "batch_size": 2,
-        "epoch": 2,
-        "accumulate_steps": window,
-        "clip_grad_norm": clip,
-    }
-    jobs = [
-        run(framework, "by_hand", tmp_path / "wanted", 1, world_size=processes, **data),
-        run(framework, "train", tmp_path / "got", processes, kind="plain", **data),
-    ]
-    assert [job.code for job in jobs] == [0, 0], "".join(job.shown for job in jobs)
-    wanted = json.loads((tmp_path / "wanted/rank_0.json").read_text())
-    ranks = [json.loads((tmp_path / f"got/rank_{rank}.json").read_text()) for rank in range(processes)]
-    assert all(rank == ranks[0] for rank in ranks)
-    for name, expected in wanted["weights"].items():
-        np.testing.assert_allclose(ranks[0]["weights"][name], expected, rtol=0, atol=2e-6, err_msg=name)
+    out = two_processes(framework)
+    check_joined([json.loads((out / f"rank_{rank}.json").read_text())["plain"] for rank in range(2)])
+
+
+@pytest.mark.long
+def test_training_of_three_is_that_of_one_process_on_the_joined_batches(framework: str, tmp_path: Path) -> None:
+    job = run(framework, "train", tmp_path, 3, **LONGER, plain=joined_batches(window=2, clip=None))
+    assert job.code == 0, job.shown
+    check_joined([json.loads((tmp_path / f"rank_{rank}.json").read_text())["plain"] for rank in range(3)])
 
 
 @pytest.mark.parametrize(
@@ -150,7 +170,10 @@ def test_training_is_that_of_one_process_on_the_joined_batches(
         pytest.param("raise", "val_step 1", 0, 3, RAISED, marks=pytest.mark.long),  # the others have no batch left
         ("kill", "train_step", 0, 2, ()),
         pytest.param("exit text", "on_epoch_end", 1, 2, (*EXITED, "it ended on purpose\n"), marks=pytest.mark.long),
-        ("exit 0", "test_step", 1, 2, (*EXITED, "A hook called sys.exit in one of several processes")),
+        pytest.param(
+            *("exit 0", "test_step", 1, 2, (*EXITED, "A hook called sys.exit in one of several processes")),
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             *("exit 0", "before set_model", 1, 2, (*LEFT, "has come to set_models, and process 1")),
             marks=pytest.mark.long,
@@ -208,12 +231,12 @@ def test_of_a_hundred_failures_in_a_row_each_is_named_under_load(framework: str,
 
 
 @pytest.mark.parametrize("how", ["kill_at", pytest.param("stop_at", marks=pytest.mark.long)])
-def test_a_restarted_job_ends_in_the_same_bits(framework: str, tmp_path: Path, how: str) -> None:
-    # 6 steps an epoch: the second process is killed, or all raise, in the second epoch, one step after a checkpoint.
-    settings: dict[str, Any] = {"kind": "dropout", "count": 24, "batch_size": 2, "epoch": 3, "save_steps": 2}
-    whole = run(framework, "train", tmp_path / "whole", 2, **settings)
-    assert whole.code == 0, whole.shown
-    settings |= {how: 9, "resume": "auto"}
+def test_a_restarted_job_ends_in_the_same_bits(
+    framework: str, tmp_path: Path, how: str, two_processes: Callable[[str], Path]
+) -> None:
+    # The second process is killed, or all raise, in the second epoch, one step after a checkpoint.
+    whole = two_processes(framework)
+    settings = {**LONGER, how: 9, "resume": "auto"}
     if framework == "torch":
         job = run(framework, "train", tmp_path / "parts", 2, ("--max-restarts", "1"), **settings)
     else:  # its launcher restarts with an etcd server only: whoever started it starts it again
@@ -223,10 +246,10 @@ def test_a_restarted_job_ends_in_the_same_bits(framework: str, tmp_path: Path, h
     log = (tmp_path / "parts" / "run" / "default_run.log").read_text()
     assert log.count("resumed from") == 1
     for rank in range(2):
-        ends = [json.loads((tmp_path / part / f"rank_{rank}.json").read_text()) for part in ("whole", "parts")]
+        ends = [json.loads((out / f"rank_{rank}.json").read_text()) for out in (whole, tmp_path / "parts")]
         assert ends[0]["weights"] == ends[1]["weights"]
         assert ends[0]["records"][-1] == ends[1]["records"][-1]
-    series = [(tmp_path / part / "run" / "metrics.jsonl").read_text() for part in ("whole", "parts")]
+    series = [(out / "run" / "metrics.jsonl").read_text() for out in (whole, tmp_path / "parts")]
     assert series[0] == series[1]
     assert not left_behind(tmp_path)
 

@@ -100,7 +100,12 @@ def test_python_compiles(readme: Path) -> None:
 
 
 @pytest.mark.slow
-@both
+@pytest.mark.parametrize(
+    "readme",
+    # Which show the same code, as another test sees.
+    [ENGLISH, *(pytest.param(readme, marks=pytest.mark.long) for readme in READMES[1:])],
+    ids=lambda path: path.name,
+)
 @pytest.mark.parametrize("framework", ["torch", "paddle"])
 def test_the_script_does_what_the_readme_says(readme: Path, framework: str, tmp_path: Path) -> None:
     code = script(readme, framework)

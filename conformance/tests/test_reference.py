@@ -112,6 +112,25 @@ def test_an_error_in_a_worker_is_raised_here() -> None:
         next(iter(loader))
 
 
+@pytest.mark.parametrize("seconds", [0, 0.2], ids=["has read ahead", "is reading"])
+def test_workers_end_without_a_word_where_a_loader_is_left_early(
+    capfd: pytest.CaptureFixture[str], seconds: float
+) -> None:
+    def collate(samples: list[Any]) -> list[Any]:
+        time.sleep(seconds * samples[0])
+        return samples
+
+    reading: Any = iter(DataLoader(range(8), 1, num_workers=2, collate_fn=collate))
+    next(reading)
+    if not seconds:
+        assert all(pipe.poll(30) for pipe in reading._pipes)  # what nobody is going to read
+    reading.close()
+    for worker in reading.workers:
+        worker.join(30)
+        assert worker.exitcode == 0
+    assert capfd.readouterr().err == ""
+
+
 def test_slots_of_another_rule_are_refused() -> None:
     parameter = Parameter(np.ones(2, np.float32))
     parameter.grad = np.ones(2, np.float32)
@@ -228,6 +247,10 @@ def test_what_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch, master: 
 # ---- without a framework
 
 
+ALONE = "(test_records and not test_records_of_samples) or test_an_error_in_one_process_ends_all"
+"""Checks of one process and of several, without those that have the processes run everything."""
+
+
 def test_the_reference_needs_no_framework(tmp_path: Path) -> None:
     hidden = tmp_path / "hidden"
     for name in ("torch", "paddle"):
@@ -242,6 +265,6 @@ def test_the_reference_needs_no_framework(tmp_path: Path) -> None:
 
     refused = checks("--backend", "torch")
     assert refused.returncode == pytest.ExitCode.USAGE_ERROR and "hidden from this test" in refused.stderr
-    done = checks("--backend", "numpy", "-k", "test_records or test_an_error_in_one_process_ends_all")
+    done = checks("--backend", "numpy", "-k", ALONE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout and "skipped" not in done.stdout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -75,5 +77,39 @@ def test_a_process_that_is_killed_ends_the_others_without_spawn(tmp_path: Path) 
     assert "SetupError: Process 1 has ended while process 0 was waiting for it." in errors[0]
 
 
+def tell(word: str) -> None:
+    """Tells where this process is and what it has of the one that started it."""
+    place = [word, Path.cwd().name, os.environ.get("TOLD"), os.environ["DOWDYBOY_RANK"], float(np.random.random())]
+    os.write(1, f"{json.dumps(place)}\n".encode())
+
+
+def tell_twice(folder: str) -> None:
+    """Starts a job, and another one after this process has gone elsewhere, with another screen and environment."""
+    multiprocessing.set_forkserver_preload(["dowdyboy_conformance.reference"])  # as the checks have it
+    spawn(tell, 1, ("before",))
+    os.chdir(folder)
+    os.environ["TOLD"] = "later"
+    with Path("screen").open("wb") as screen:
+        os.dup2(screen.fileno(), 1)
+    spawn(tell, 2, ("after",))
+
+
+@pytest.mark.distributed
+def test_each_job_has_what_its_starter_has_at_the_time(tmp_path: Path) -> None:
+    command = [sys.executable, __file__, str(tmp_path), "tells"]
+    done = subprocess.run(command, cwd=tmp_path.parent, capture_output=True, text=True, timeout=60, check=True)
+    lines = [*done.stdout.splitlines(), *sorted((tmp_path / "screen").read_text().splitlines())]
+    *told, drawn = zip(*map(json.loads, lines), strict=True)
+    assert list(zip(*told, strict=True)) == [
+        ("before", tmp_path.parent.name, None, "0"),
+        ("after", tmp_path.name, "later", "0"),
+        ("after", tmp_path.name, "later", "1"),
+    ]
+    assert len(set(drawn)) == 3, "they have begun with one state of NumPy's stream"
+
+
 if __name__ == "__main__":
-    spawn(train, 2, tuple(sys.argv[1:]))
+    if sys.argv[2] == "tells":
+        tell_twice(sys.argv[1])
+    else:
+        spawn(train, 2, tuple(sys.argv[1:]))

@@ -6,6 +6,7 @@ import importlib
 import json
 import traceback
 from collections.abc import Callable
+from multiprocessing import set_forkserver_preload
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,11 @@ SCENARIOS = {
 }
 """Where the scenarios are, by name, in the order in which they run."""
 
+NEEDED = sorted(
+    {__name__, "dowdyboy_conformance.harnesses.numpy", *(spec.partition(":")[0] for spec in SCENARIOS.values())}
+)
+"""What the server of the reference imports once, for all processes that it forks."""
+
 Scenario = Callable[[Harness, Path], Any]
 """What each process does in a folder that all share; gives a tree that JSON can hold."""
 
@@ -81,6 +87,7 @@ def start(harness: Harness, processes: int, function: Callable[..., Any], *argum
     if processes == 1:
         function(spec_of(harness), *arguments)
     else:
+        set_forkserver_preload(NEEDED)
         spawn = importlib.import_module(harness.module).spawn
         spawn(function, processes, (spec_of(harness), *arguments))
 

@@ -26,6 +26,8 @@ BUILT_IN = {
 }
 _CHECKS = "dowdyboy_conformance.checks."
 _HARNESSES = pytest.StashKey[dict[str, Harness]]()
+SELECTED = pytest.StashKey[dict[str, set[str]]]()
+"""For a backend of which not all checks are wanted, the names of those that are; another plugin says so."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -107,6 +109,8 @@ def together(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -> Toge
     """Runs of 1, 2 and 3 processes, which all checks of several processes share."""
     only = getattr(harness, "scenario", None)
     chosen = {name: place for name, place in SCENARIOS.items() if only in (None, name)}
+    if type(harness) is type(load_harness("numpy")):
+        del chosen["long_training"]  # which others are compared with it by
     return Together(harness, tmp_path_factory.mktemp("together"), chosen)
 
 
@@ -124,8 +128,12 @@ def _is_check(module: Any) -> bool:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs every check once for each backend."""
     if "harness" in metafunc.fixturenames and _is_check(metafunc.module):
-        found = metafunc.config.stash[_HARNESSES]
-        # Without a backend the collection is refused below; one empty place keeps the check in it until then.
+        selected = metafunc.config.stash.get(SELECTED, {})
+        check = metafunc.function.__name__
+        given = metafunc.config.stash[_HARNESSES]
+        found = {name: harness for name, harness in given.items() if check in selected.get(name, {check})}
+        # Without a backend the collection is refused below; one empty place keeps the check in it until then. So does
+        # a check that none of the backends is selected for.
         metafunc.parametrize("harness", list(found.values()) or [None], ids=list(found) or ["none"], scope="session")
 
 
@@ -135,6 +143,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     checks = [item for item in items if _is_check(getattr(item, "module", None))]
     if checks and not config.stash[_HARNESSES]:
         raise pytest.UsageError("the conformance checks need --backend, for example --backend torch")
+    unwanted = {item for item in checks if item.callspec.params["harness"] is None}  # type: ignore[attr-defined]
+    items[:] = [item for item in items if item not in unwanted]
+    checks = [item for item in checks if item not in unwanted]
     problems = [problem for item in checks for problem in _problems(item)]
     if problems:
         raise pytest.UsageError("\n".join(sorted(set(problems))))

@@ -157,6 +157,7 @@ def end_a_hung_job(harness: Harness, folder: Path, processes: int) -> None:
     """Sends two signals to a job that waits for ever, and sees that it goes with the second one, all of it."""
     arguments = (spec_of(harness), str(folder), processes)
     call = f"from dowdyboy_conformance.scenarios.runs import hang; hang(*{arguments})"
+    started: list[int] = []
     with (folder / "screen").open("w+b") as screen:
         job = subprocess.Popen([sys.executable, "-c", call], stdout=screen, stderr=screen, cwd=folder)
         try:
@@ -177,7 +178,7 @@ def end_a_hung_job(harness: Harness, folder: Path, processes: int) -> None:
                 assert time.monotonic() < latest, left
                 time.sleep(0.05)
         finally:
-            for pid in [*below(job.pid), job.pid]:
+            for pid in {*started, *below(job.pid), job.pid}:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             job.wait()

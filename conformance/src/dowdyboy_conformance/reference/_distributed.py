@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.reduction import DupFd
 from typing import Any
 
 import numpy as np
@@ -61,12 +62,15 @@ def join(rank: int, world_size: int) -> None:
         if not (host and port.isdecimal()):
             raise SetupError(f"DOWDYBOY_MASTER={master!r} is no address. Give host:port, where process 0 can listen.")
         _group = Group(rank, world_size, (host, int(port)))
-        atexit.register(_leave, _group)
+        atexit.register(leave)
 
 
-def _leave(group: Group) -> None:
-    if end_together(gather):
-        group.close()
+def leave() -> None:
+    """Waits at the end of the program for the others."""
+    global _group
+    if _group is not None and end_together(gather):
+        _group.close()
+        _group = None
 
 
 def exchange(kind: str, value: Any) -> list[Any]:
@@ -220,17 +224,39 @@ def free_port() -> int:
 
 
 class _Spawned:
-    """Processes that were started."""
+    """Processes that were started: forked by a server, which has imported what they need and done nothing else."""
 
     def __init__(self, master: str, nprocs: int, work: Work) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
         self.processes: list[Any] = []
         for rank in range(nprocs):
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": nprocs, "MASTER": master}
-            self.processes.append(context.Process(target=_run, args=(place, work)))
+            environment = {**os.environ, **{f"DOWDYBOY_{name}": str(value) for name, value in place.items()}}
+            self.processes.append(context.Process(target=_run, args=(environment, _Screen(), work)))
             self.processes[-1].start()
 
 
-def _run(place: dict[str, Any], work: Work) -> None:
-    os.environ.update({f"DOWDYBOY_{name}": str(value) for name, value in place.items()})
-    run_spawned(work)
+class _Screen:
+    """Where this process writes to: on its way to another one, it has that write there, too."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Descriptors, tuple(map(DupFd, (1, 2)))
+
+
+class _Descriptors:
+    def __init__(self, *given: Any) -> None:
+        for number, descriptor in enumerate(given, start=1):
+            copy = descriptor.detach()
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def _run(environment: dict[str, str], screen: _Descriptors, work: Work) -> None:
+    # The server has the environment and the random numbers of the moment at which it was started.
+    os.environ.clear()
+    os.environ.update(environment)
+    np.random.seed()
+    try:
+        run_spawned(work)
+    finally:
+        leave()  # since a process that was forked does nothing of what atexit was told

@@ -6,6 +6,7 @@ import multiprocessing
 import random as python_random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -215,20 +216,18 @@ def _work(loader: DataLoader, number: int, seed: int, pipe: Connection, of_paren
     set_worker_info(WorkerInfo(number, loader.num_workers, loader.dataset))
     if loader.worker_init is not None:
         loader.worker_init(number)
-    while True:
-        try:
+    with suppress(EOFError, ConnectionError):  # its end; the latter where something was still on its way to the other
+        while True:
             indices = pipe.recv()
-        except EOFError:
-            return
-        try:
-            batch = loader.read(indices)
-        except Exception as error:
-            pipe.send((None, error))
-            continue
-        try:
-            pipe.send((batch, None))
-        except (AttributeError, TypeError, ValueError) as error:  # it can't be pickled
-            pipe.send((None, error) if _instead is None else (_instead(error), None))
+            try:
+                batch = loader.read(indices)
+            except Exception as error:
+                pipe.send((None, error))
+                continue
+            try:
+                pipe.send((batch, None))
+            except (AttributeError, TypeError, ValueError) as error:  # it can't be pickled
+                pipe.send((None, error) if _instead is None else (_instead(error), None))
 
 
 def collate(samples: list[Any]) -> Any:
