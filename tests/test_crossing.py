@@ -19,10 +19,8 @@ from tests import crossing_twins as twins
 from tests import distributed_worker as worker
 from tests.crossing_runs import Case, crossing_point, train, weights
 
+from dowdyboy_conformance._inside import inside
 from dowdyboy_core import CheckpointError
-from dowdyboy_core._exchange import optimizers
-from dowdyboy_core._exchange import weights as weights_module
-from dowdyboy_core._exchange.arrays import filled
 from dowdyboy_paddle._exchange import RULES as PADDLE_RULES
 from dowdyboy_paddle._exchange import PaddleVocabulary
 from dowdyboy_torch._exchange import RULES as TORCH_RULES
@@ -34,6 +32,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
 ]
+
+optimizers, weights_module = inside("_exchange.optimizers"), inside("_exchange.weights")
+filled = inside("_exchange.arrays").filled
 
 NAMES = list(twins.OPTIMIZERS)
 PLANS = list(twins.SCHEDULES)
