@@ -14,13 +14,15 @@ from tests import crossing_twins as twins
 
 import dowdyboy_paddle
 import dowdyboy_torch
+from dowdyboy_conformance._inside import inside
 from dowdyboy_core import CheckpointError, ConfigError
-from dowdyboy_core._exchange.slots import count_of, slot_of
 from dowdyboy_core.backend import Slot
 from dowdyboy_paddle._exchange import RULES as PADDLE_RULES
 from dowdyboy_paddle._exchange import PaddleVocabulary
 from dowdyboy_paddle._state import to_array
 from dowdyboy_torch._exchange import RULES as TORCH_RULES
+
+count_of, slot_of = inside("_exchange.slots").count_of, inside("_exchange.slots").slot_of
 
 T, P = torch.nn, paddle.nn
 OT, OP = torch.optim, paddle.optimizer
@@ -125,6 +127,8 @@ def test_names_pair_what_is_called_otherwise(tmp_path: Path) -> None:
     _check_told(text, "names=", "backbone.0: weight (linear) is there only", "top: bias (linear) is here only")
     text = _refused(_trainer("paddle", tmp_path / "d", [made()]), saved, names={"backbone.0": "top", "head": "top"})
     _check_told(text, "'backbone.0' and 'head' are both called 'top'")
+    text = _refused(_trainer("paddle", tmp_path / "g", [made()]), saved, names=lambda path: None)
+    _check_told(text, "names gave None")
     with pytest.raises(ConfigError, match="names"):
         _trainer("paddle", tmp_path / "e", [made()]).load_checkpoint(str(saved), names=3)
     # As a field, for the checkpoint that the configuration names; within one framework as well.
@@ -274,6 +278,32 @@ def test_other_groups_are_listed(tmp_path: Path) -> None:
     two = [OP.Momentum(0.1, 0.9, [{"params": parameters[:1]}, {"params": parameters[1:]}])]
     text = _refused(_trainer("paddle", tmp_path / "c", [here], (two, None)), saved)
     _check_told(text, "1 parameter groups there, and 2 here")
+
+
+def test_rates_of_groups_that_are_no_factors_of_one_are_refused(tmp_path: Path) -> None:
+    model = _linear("torch")
+    weight, bias = model.parameters()
+    groups = [{"params": [weight]}, {"params": [bias], "lr": 0.02}]
+    saved = twins.saved(_trainer("torch", tmp_path / "a", [model], ([OT.SGD(groups, 0.1)], None)), tmp_path / "a")
+    for factor in (0.1, 0.2):
+        here = _linear("paddle")
+        weight, bias = here.parameters()
+        made = OP.SGD(0.5, [{"params": [weight]}, {"params": [bias], "learning_rate": factor}])
+        trainer = _trainer("paddle", tmp_path / f"b{factor}", [here], ([made], None))
+        if factor == 0.2:
+            trainer.load_checkpoint(str(saved))
+            assert made.get_lr() == 0.1
+        else:
+            _check_told(_refused(trainer, saved), "[0.1, 0.02]", "[1.0, 0.1]", "learning_rate")
+
+
+def test_a_layer_that_is_not_made_yet_is_refused(tmp_path: Path) -> None:
+    model = P.LayerDict({"l": P.Linear(3, 2)})
+    saved = twins.saved(_trainer("paddle", tmp_path / "a", [model]), tmp_path / "a")
+    lazy = twins.trainer("torch", tmp_path / "b")
+    lazy.set_models([T.ModuleDict({"l": T.LazyLinear(2)})])
+    with pytest.raises(CheckpointError, match=r"LazyLinear|shape"):
+        lazy.load_checkpoint(str(saved))
 
 
 def test_state_that_only_one_side_keeps_is_refused(tmp_path: Path) -> None:
@@ -439,23 +469,23 @@ def _refused_anyway(target: Any, checkpoint: Path) -> str:
     return str(caught.value)
 
 
+class Metric(T.Module):
+    """One as torchmetrics has them, which keeps what it counts outside of its state_dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._defaults, self._persistent = {"total": torch.tensor(0)}, {"total": False}
+        self._update_count = 0
+        self.total = torch.tensor(3)
+
+    def add_state(self) -> None:
+        """As the other library's."""
+
+
 def test_metrics_beside_a_model_are_refused_by_name(tmp_path: Path) -> None:
-    class Counted(T.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = T.Linear(2, 2)
-            self.seen = torchmetrics.CatMetric()
-            self.seen.persistent(True)
-
-    torchmetrics = pytest.importorskip("torchmetrics", reason="metrics of another library")
-    trainer = _trainer("torch", tmp_path / "a", [Counted()])
-    saved = twins.saved(trainer, tmp_path / "a")
-    assert (saved / "model_0_beside.json").exists()
-
-    class Plain(P.Layer):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = P.Linear(2, 2)
-
-    text = _refused(_trainer("paddle", tmp_path / "b", [Plain()]), saved)
-    _check_told(text, "model_0 keeps metrics of the framework's own")
+    source = T.ModuleDict({"layer": T.Linear(2, 2), "seen": Metric()})
+    saved = twins.saved(_trainer("torch", tmp_path / "a", [source]), tmp_path / "a")
+    assert list(saved.glob("model_0_beside.*"))
+    target = _trainer("paddle", tmp_path / "b", [P.LayerDict({"layer": P.Linear(2, 2)})])
+    _check_told(_refused(target, saved), "model_0 keeps metrics of the framework's own")
+    target.load_checkpoint(str(saved), weights_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from paddle.nn.utils.spectral_norm_hook import SpectralNorm
 from paddle.nn.utils.weight_norm_hook import WeightNorm
 from paddle.optimizer import lr
 
+from dowdyboy_core import CheckpointError
 from dowdyboy_core.backend import (
     Array,
     Layout,
@@ -226,8 +228,16 @@ def _optimizer_tree(
 ) -> dict[str, Any]:
     """The stored form of an optimizer with slots and learning rate of elsewhere."""
     by_clock = live["LR_Scheduler"] is not None
-    factor = _factors(optimizer)[0]
-    rate = rates[0] if factor == 1 else rates[0] / factor
+    factors = _factors(optimizer)
+    pairs = list(zip(rates, factors, strict=True))
+    # The rate of them all, by the first group that doesn't multiply it by 0.
+    rate = next((had if factor == 1 else had / factor for had, factor in pairs if factor), 0.0)
+    if any(not math.isclose(had, rate * factor, rel_tol=1e-6) for had, factor in pairs):
+        raise CheckpointError(
+            f"The parameter groups have the learning rates {list(rates)} in the checkpoint, and here the factors "
+            f"{factors} on one rate. Give each group its learning_rate as a factor that agrees, or load the weights "
+            "alone with weights_only=True."
+        )
     return {
         **live,
         "state": dict(slots),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -83,7 +84,9 @@ def _model(model: nn.Module) -> ModelWords:
     plain = plain_paths(model)
     elsewhere = listed_states(model)
     state = {name: value for name, value in model.state_dict().items() if name not in elsewhere}
-    tensors = {plain(name): (tuple(value.shape), identity(value)) for name, value in state.items()}
+    tensors = {
+        plain(name): (() if is_lazy(value) else tuple(value.shape), identity(value)) for name, value in state.items()
+    }
     trained = {plain(name) for name, _ in model.named_parameters(remove_duplicate=False)}
     modules = {
         plain(path): module for path, module in model.named_modules(remove_duplicate=False) if not is_compiled(module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from dowdyboy_core._errors import CheckpointError
 from dowdyboy_core.backend.layouts import PASSENGERS, default_of, neutral_shape
 from dowdyboy_core.backend.words import Layer, ModelWords, Place
 
@@ -89,11 +90,18 @@ def untied(pairs: Mapping[Key, Pair]) -> list[str]:
 
 
 def renamed(path: str, names: Names) -> str:
-    """A path of the source by the names of the target."""
+    """A path of the source by the names of the target.
+
+    Raises:
+        CheckpointError: the function gives no path.
+    """
     if names is None:
         return path
     if callable(names):
-        return names(path)
+        found = names(path)
+        if not isinstance(found, str):
+            raise CheckpointError(f"names gave {found!r:.80} for {path!r}. Give a function from a path to a path.")
+        return found
     for old in sorted(names, key=len, reverse=True):  # the longest beginning says most
         if path == old.rstrip(".") and old.endswith("."):
             return names[old].rstrip(".")
