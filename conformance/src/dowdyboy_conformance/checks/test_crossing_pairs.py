@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,10 +87,11 @@ def test_names_rename_in_a_framework_of_its_own_and_lose_nothing(harness: Harnes
 def test_names_of_another_kind_are_refused(harness: Harness, tmp_path: Path) -> None:
     run = begin(harness, tmp_path, 1).fit()
     wrong: list[Any] = [5, "fc0", ["fc0"], {"fc0": 1}, {1: "fc0"}]
-    for call in (
+    calls: list[Callable[[], Any]] = [
         *(partial(run.trainer.load_checkpoint, tmp_path / "checkpoint" / "epoch_1", names=names) for names in wrong),
         *(partial(begin, harness, tmp_path, 1, resume_names=names) for names in wrong),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(ConfigError, match=r"names=.* says not how paths are called here"):
             call()
 
