@@ -285,3 +285,25 @@ class AnyKindOfOptimizer(Mutant):
 
     def alter(self, patch: MonkeyPatch) -> None:
         change(inside("_exchange.optimizers"), "check_kinds", nothing, patch)
+
+
+@caught("C-21", "test_passengers_of_another_shape_are_refused")
+class PassengersOfAnyShape(Mutant):
+    """Takes what is carried along as it is."""
+
+    def alter(self, patch: MonkeyPatch) -> None:
+        arrays = inside("backend.trees")
+
+        def make(original: Any) -> Any:
+            def load_state(self: Any, tree: Any) -> None:
+                original(self, tree)
+                self.exact = {}
+                self.passengers = {
+                    name: {key: arrays.Array(item.dtype, item.shape[1:], item.data[: len(item.data) // 2])
+                           for key, item in found.items()}
+                    for name, found in self.passengers.items()
+                }  # fmt: skip
+
+            return load_state
+
+        change(inside("_run.carried").Carried, "load_state", make, patch)

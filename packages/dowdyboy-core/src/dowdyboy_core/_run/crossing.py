@@ -288,7 +288,10 @@ class _Crossing:
             return False
         for path, exact in came.exact.get(name, {}).items():
             if path in slots:
-                slots[path] |= {slot: array for slot, array in exact.items() if slot in slots[path]}
+                fitting = {slot: array for slot, array in exact.items() if slot in slots[path]}
+                if any(tuple(array.shape) != tuple(slots[path][slot].shape) for slot, array in fitting.items()):
+                    raise CheckpointError(f"passengers.json has slots of {path!r} of another shape. Use another one.")
+                slots[path] |= fitting
         return name in came.exact
 
     def _has_both(self, key: optimizers.NeutralName) -> bool:

@@ -254,7 +254,8 @@ class ScheduleWords:
         _check(isinstance(entries, Mapping) and isinstance(entries.get("kind"), str | None))
         position, rate = entries.get("position"), entries.get("rate")
         follows, cycle, parts = entries.get("follows"), entries.get("cycle"), entries.get("parts", [])
-        _check(is_count(position) and (rate is None or _is_number(rate)))
+        # Before its first step one that others come before is at -1.
+        _check(type(position) is int and is_count(position + 1) and (rate is None or _is_number(rate)))
         _check(isinstance(parts, list) and isinstance(entries.get("class"), str))
         if follows is not None:
             _check(isinstance(follows, Mapping) and all(is_count(follows.get(name)) for name in ("bad", "cooldown")))
