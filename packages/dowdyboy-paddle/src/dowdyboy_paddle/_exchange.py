@@ -32,7 +32,7 @@ from dowdyboy_core.backend import (
 from ._names import identity
 from ._state import parameter_groups
 
-RULES = Rules("paddle", "paddle.nn.", "paddle.incubate.", "paddle.compat.")
+RULES = Rules("paddle.nn.", "paddle.incubate.", "paddle.compat.", framework="paddle")
 for _kind, _classes in (
     ("linear", (nn.Linear,)),
     ("conv", (nn.Conv1D, nn.Conv2D, nn.Conv3D)),

@@ -34,7 +34,7 @@ from dowdyboy_core.backend import (
 from ._names import identity, is_compiled, plain_paths
 from ._own_state import listed_states
 
-RULES = Rules("torch", "torch.nn.")
+RULES = Rules("torch.nn.", framework="torch")
 for _kind, _classes in (
     ("linear", (nn.Linear,)),
     ("conv", (nn.Conv1d, nn.Conv2d, nn.Conv3d)),

@@ -9,6 +9,8 @@ from typing import Any
 from dowdyboy_core._errors import CheckpointError
 from dowdyboy_core.backend.arrays import Array
 
+from .counts import Counts
+
 
 @dataclass
 class Carried:
@@ -20,20 +22,18 @@ class Carried:
             made in between.
         origin: the framework that these are of.
         at: the training step that they are of.
-        steps: for each optimizer how many steps it had made when this run began to count them.
-        counted: how many steps that was of all that the trainer counts.
+        steps: how many steps each optimizer had made before the trainer counted them.
     """
 
     passengers: dict[str, dict[str, Array]] = field(default_factory=dict)
     exact: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     origin: str = ""
     at: int = 0
-    steps: list[int] = field(default_factory=list)
-    counted: list[int] = field(default_factory=list)
+    steps: Counts = field(default_factory=Counts)
 
     def forget(self) -> None:
         """Begins anew."""
-        self.passengers, self.exact, self.steps, self.counted = {}, {}, [], []
+        self.passengers, self.exact, self.steps = {}, {}, Counts()
 
     def state(self, train_step: int) -> dict[str, Any]:
         """What a checkpoint at a training step holds of it; nothing where there is nothing."""

@@ -19,10 +19,7 @@ EXCHANGE, PASSENGERS = "exchange", "passengers"
 
 def steps_made(run: Run) -> list[int]:
     """How many steps each optimizer has made, over all runs that this one goes on from."""
-    counts = [run.stepper.steps_of[id(optimizer)] for optimizer in run.parts.optimizers]
-    before = run.carried.steps + [0] * (len(counts) - len(run.carried.steps))
-    offset = run.carried.counted + [0] * (len(counts) - len(run.carried.counted))
-    return [base + count - start for base, count, start in zip(before, counts, offset, strict=True)]
+    return [run.carried.steps[item] + run.stepper.steps_of[item] for item in run.parts.optimizers]
 
 
 def describe(run: Run, snapshot: Snapshot) -> dict[str, Any] | None:
@@ -60,8 +57,8 @@ def take_up(run: Run, snapshot: Snapshot) -> None:
     run.carried.forget()
     run.carried.load_state(snapshot.trees.get(PASSENGERS))
     if tree is not None:
-        run.carried.steps = [made for _, _, made in Described.read(tree).optimizers]
-        run.carried.counted = [run.stepper.steps_of[id(optimizer)] for optimizer in run.parts.optimizers]
+        for optimizer, (_, _, made) in zip(run.parts.optimizers, Described.read(tree).optimizers, strict=True):
+            run.carried.steps[optimizer] = made - run.stepper.steps_of[optimizer]
 
 
 def check(snapshot: Snapshot) -> None:

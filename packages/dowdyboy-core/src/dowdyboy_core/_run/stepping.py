@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from dowdyboy_core._errors import SetupError, UnsupportedError
 from dowdyboy_core.backend.seam import Backend
 
+from .counts import Counts
 from .unscaled import Unscaled
 
 
@@ -106,7 +106,7 @@ class Stepper:
     Attributes:
         scaler: the loss scale.
         steps: how many steps optimizers have made, but for those that they skipped.
-        steps_of: the same of each optimizer, by its ``id``.
+        steps_of: the same of each optimizer.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Stepper:
     ) -> None:
         self.scaler = scaler
         self.steps = 0
-        self.steps_of: Counter[int] = Counter()
+        self.steps_of = Counts()
         self._backend = backend
         self._window = accumulate_steps
         self._clips = [
@@ -201,7 +201,7 @@ class Stepper:
         self._clip(optimizer)
         self._backend.step(optimizer)
         self.steps += 1
-        self.steps_of[id(optimizer)] += 1
+        self.steps_of[optimizer] += 1
         return True
 
     def step_with(self, optimizer: Any, closure: Callable[[], Any]) -> bool:
@@ -222,7 +222,7 @@ class Stepper:
 
         self._backend.step_with(optimizer, clipped)
         self.steps += 1
-        self.steps_of[id(optimizer)] += 1
+        self.steps_of[optimizer] += 1
         return True
 
     def _clip(self, optimizer: Any) -> None:

@@ -16,12 +16,12 @@ class Rules:
     """The kinds of a framework's layers, by class.
 
     Args:
-        framework: its name; of one that ``known_layouts`` knows a kind is enough to add a class.
         own_modules: with what the names of the modules begin in which the framework's own layers are; a class in
             these that has no rule is no class of the user's.
+        framework: the name of one whose layouts the core knows: then a kind is enough to add a class.
     """
 
-    def __init__(self, framework: str, *own_modules: str) -> None:
+    def __init__(self, *own_modules: str, framework: str = "") -> None:
         self.framework = framework
         self._own_modules = own_modules
         self._rules: dict[type, tuple[str, Layout]] = {}
