@@ -37,7 +37,7 @@ class _TorchSamples(_Samples, torch_data.Dataset[Any]):
     pass
 
 
-class _PaddleSamples(_Samples, paddle.io.Dataset):  # type: ignore[misc]
+class _PaddleSamples(_Samples, paddle.io.Dataset[Any]):
     pass
 
 
@@ -48,6 +48,7 @@ class TorchNet(torch.nn.Module):
         super().__init__()
         n = torch.nn
         self.kind = kind
+        self.body: Any
         if kind == "mlp":
             self.body = n.Sequential(n.Linear(6, 6), n.Tanh(), n.LayerNorm(6), n.Linear(6, 6, bias=False), n.PReLU())
             self.head = n.Linear(6, 3)
@@ -73,6 +74,7 @@ class PaddleNet(paddle.nn.Layer):
         super().__init__()
         n = paddle.nn
         self.kind = kind
+        self.body: Any
         if kind == "mlp":
             middle = n.Linear(6, 6, bias_attr=False)
             self.body = n.Sequential(n.Linear(6, 6), n.Tanh(), n.LayerNorm(6), middle, n.PReLU())

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import paddle
@@ -412,9 +412,9 @@ def default_dtype(framework: str, dtype: str) -> Iterator[None]:
         finally:
             torch.set_default_dtype(before)
         return
-    before = paddle.get_default_dtype()
-    paddle.set_default_dtype(dtype)
+    before, change = paddle.get_default_dtype(), cast(Any, paddle.set_default_dtype)
+    change(dtype)
     try:
         yield
     finally:
-        paddle.set_default_dtype(before)
+        change(before)

@@ -450,7 +450,8 @@ def _job(framework: str, out: Path, processes: int, resume: Path | None, epochs:
     settings |= {"resume": None if resume is None else str(resume)}
     out.mkdir()
     if processes == 1:
-        return worker.train({"torch": worker.Torch, "paddle": worker.Paddle}[framework](), out, settings)
+        alone: dict[str, Any] = worker.train(worker.Torch() if framework == "torch" else worker.Paddle(), out, settings)
+        return alone
     command = [sys.executable, str(Path(worker.__file__)), framework, "train", str(out)]
     told = json.dumps({**settings, "spawn": processes})
     done = subprocess.run(

@@ -24,8 +24,10 @@ from dowdyboy_torch._exchange import RULES as TORCH_RULES
 
 count_of, slot_of = inside("_exchange.slots").count_of, inside("_exchange.slots").slot_of
 
-T, P = torch.nn, paddle.nn
-OT, OP = torch.optim, paddle.optimizer
+T: Any = torch.nn
+P: Any = paddle.nn
+OT: Any = torch.optim
+OP: Any = paddle.optimizer
 Made = tuple[list[Any], list[Any], list[Any]]
 """Models, optimizers and schedulers."""
 
@@ -137,15 +139,15 @@ def test_names_pair_what_is_called_otherwise(tmp_path: Path) -> None:
     assert torch.equal(again["top"].weight, there["head"].weight)
 
 
-class TorchKernel(T.Module):
+class TorchKernel(torch.nn.Module):
     """A layer of the user's that keeps its weight in a manner of its own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kernel = T.Parameter(torch.randn(2, 3, 4))
+        self.kernel = torch.nn.Parameter(torch.randn(2, 3, 4))
 
 
-class PaddleKernel(P.Layer):
+class PaddleKernel(paddle.nn.Layer):
     """That again, with other axes."""
 
     def __init__(self) -> None:
@@ -251,9 +253,9 @@ def test_other_optimizers_and_schedulers_are_refused_by_name(tmp_path: Path) -> 
             ("scheduler",),
         ),
     ]
-    for number, (made, wanted) in enumerate(cases):
+    for number, (make, wanted) in enumerate(cases):
         here = _linear("paddle")
-        text = _refused(_trainer("paddle", tmp_path / f"b{number}", [here], made(here)), saved)
+        text = _refused(_trainer("paddle", tmp_path / f"b{number}", [here], make(here)), saved)
         _check_told(text, *wanted)
     for count in (0, 2):
         here = _linear("paddle")
@@ -364,7 +366,7 @@ STEPPED: dict[str, Callable[[Any], Any]] = {
 
 def _kernel_values(name: str, dtype: str, begin: int, steps: int) -> Iterator[tuple[Slot, int, Any, Any]]:
     """What PaddlePaddle keeps of the number of steps from one on, beside what is made of that number here."""
-    parameter = paddle.create_parameter([2], dtype)
+    parameter: Any = P.Linear(1, 1).create_parameter([2], dtype=dtype)
     optimizer = STEPPED[name]([parameter])
     slots = [slot for slot in PaddleVocabulary().optimizer(optimizer).slots if slot.meaning == "step"]
     assert slots
@@ -469,7 +471,7 @@ def _refused_anyway(target: Any, checkpoint: Path) -> str:
     return str(caught.value)
 
 
-class Metric(T.Module):
+class Metric(torch.nn.Module):
     """One as torchmetrics has them, which keeps what it counts outside of its state_dict."""
 
     def __init__(self) -> None:
