@@ -17,9 +17,9 @@ import dowdyboy_torch
 from dowdyboy_conformance._inside import inside
 from dowdyboy_core import CheckpointError, ConfigError
 from dowdyboy_core.backend import Slot
+from dowdyboy_paddle._arrays import to_array
 from dowdyboy_paddle._exchange import RULES as PADDLE_RULES
 from dowdyboy_paddle._exchange import PaddleVocabulary
-from dowdyboy_paddle._state import to_array
 from dowdyboy_torch._exchange import RULES as TORCH_RULES
 
 count_of, slot_of = inside("_exchange.slots").count_of, inside("_exchange.slots").slot_of

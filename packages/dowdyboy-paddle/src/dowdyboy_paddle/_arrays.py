@@ -84,18 +84,19 @@ def to_tensor(array: Array, place: Any = None) -> paddle.Tensor:
     """
     if array.parts is not None:
         parts = [to_tensor(part, place) for part in array.parts.values()]
-        made = paddle.sparse.sparse_coo_tensor if array.layout == "coo" else paddle.sparse.sparse_csr_tensor
+        made: Any = paddle.sparse.sparse_coo_tensor if array.layout == "coo" else paddle.sparse.sparse_csr_tensor
         return made(*parts, list(array.shape))
     if array.layout != "dense":
         raise CheckpointError(f"What is stored as {array.layout} is no tensor of PaddlePaddle.")
-    found = paddle.to_tensor(_as_numpy(array), place=place)
+    found: Any = paddle.to_tensor(_as_numpy(array), place=place)
     return found.view(_VIEWED[array.dtype]) if array.dtype in _VIEWED else found
 
 
 def put(tensor: paddle.Tensor, array: Array) -> None:
     """Puts plain data into a tensor of its type and shape, where that is."""
     if array.layout != "dense":
-        tensor.copy_(to_tensor(array, tensor.place), True)  # set_value takes dense ones alone
+        copy: Any = tensor.copy_
+        copy(to_tensor(array, tensor.place), True)  # set_value takes dense ones alone
     elif tensor.place.is_cpu_place() and array.dtype not in _VIEWED:
         tensor.get_tensor().set(_as_numpy(array), paddle.CPUPlace())  # copies once, and not by way of a new tensor
     else:

@@ -30,7 +30,19 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _averaging, _data, _distributed, _gradients, _names, _own, _own_state, _schedules, _state, _weights
+from . import (
+    _arrays,
+    _averaging,
+    _data,
+    _distributed,
+    _gradients,
+    _names,
+    _own,
+    _own_state,
+    _schedules,
+    _state,
+    _weights,
+)
 from ._amp import ForwardContexts, available_precision
 from ._devices import choose_device
 from ._exchange import PaddleVocabulary
@@ -333,11 +345,11 @@ class PaddleBackend(Backend):
         _state.load_scheduler_state(scheduler, state)
 
     def tensor_state(self, tensor: Any) -> Array:
-        return _state.to_array(tensor)
+        return _arrays.to_array(tensor)
 
     def tensor_from_state(self, array: Array, like: Any = None, *, host: bool = False) -> Any:
         place = paddle.CPUPlace() if host else getattr(like, "place", None)
-        return _state.to_tensor(array, place)
+        return _arrays.to_tensor(array, place)
 
     def own_state(self, value: Any) -> Any:
         return _own_state.own_state(value)

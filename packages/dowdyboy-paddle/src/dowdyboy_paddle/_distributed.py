@@ -38,7 +38,7 @@ from dowdyboy_core.backend import (
 from dowdyboy_core.backend import Replica as _Replica
 from dowdyboy_core.backend import replicate as _replicate
 
-from . import _state
+from . import _arrays
 from ._names import named_parameters
 
 # The parameters of a model call each reducer that was made for them in every backward pass, and the process crashes
@@ -317,7 +317,7 @@ def aligned(models: Sequence[Any]) -> Iterator[None]:
 
 def _untrained(models: Sequence[Any]) -> list[Any]:
     tensors = [tensor for model in models for tensor in model.state_dict().values()]
-    return [tensor for tensor in tensors if tensor.stop_gradient and _state.has_content(tensor)]
+    return [tensor for tensor in tensors if tensor.stop_gradient and _arrays.has_content(tensor)]
 
 
 def spawn(function: Callable[..., Any], nprocs: int, args: Sequence[Any] = ()) -> None:

@@ -90,8 +90,9 @@ def _tensors(model: paddle.nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
 def model_state(model: paddle.nn.Layer) -> dict[str, Array]:
     """The state dict of a model as plain data, in which tied tensors are one object."""
     copied: dict[Any, Array] = {}
-    unmade = (lambda value: not has_content(value)) if leaves_out_unmade() else (lambda value: False)
-    found = [(name, value, identity(value)) for name, value in _tensors(model) if not unmade(value)]
+    made_only = leaves_out_unmade()
+    given = [(name, value) for name, value in _tensors(model) if not made_only or has_content(value)]
+    found = [(name, value, identity(value)) for name, value in given]
     for name, value, same in found:
         if same not in copied:
             copied[same] = to_array(value, name)

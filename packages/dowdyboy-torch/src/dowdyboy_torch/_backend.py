@@ -28,7 +28,19 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import _averaging, _data, _distributed, _gradients, _names, _own, _own_state, _schedules, _state, _weights
+from . import (
+    _arrays,
+    _averaging,
+    _data,
+    _distributed,
+    _gradients,
+    _names,
+    _own,
+    _own_state,
+    _schedules,
+    _state,
+    _weights,
+)
 from ._amp import ForwardContexts, available_precision
 from ._devices import choose_device
 from ._exchange import TorchVocabulary
@@ -103,8 +115,8 @@ class TorchBackend(Backend):
     def get_rng_state(self) -> Any:
         devices = torch.cuda.get_rng_state_all() if self._device.type == "cuda" else []
         return {
-            "cpu": _state.to_array(torch.get_rng_state()),
-            "cuda": [_state.to_array(item) for item in devices],
+            "cpu": _arrays.to_array(torch.get_rng_state()),
+            "cuda": [_arrays.to_array(item) for item in devices],
         }
 
     def set_rng_state(self, state: Any) -> None:
@@ -313,7 +325,7 @@ class TorchBackend(Backend):
         _state.load_scheduler_state(scheduler, state)
 
     def tensor_state(self, tensor: Any) -> Array:
-        return _state.to_array(tensor)
+        return _arrays.to_array(tensor)
 
     def tensor_from_state(self, array: Array, like: Any = None, *, host: bool = False) -> Any:
         tensor = _state.to_tensor(array)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
-from dowdyboy_core.backend.arrays import Array
+from dowdyboy_core.backend.arrays import Array, to_numpy
 from dowdyboy_core.backend.layouts import neutral_shape
-from dowdyboy_core.backend.trees import to_numpy
 from dowdyboy_core.backend.words import OptimizerWords, Place, Slot
 
 from .arrays import filled, from_neutral, holds_only, to_neutral

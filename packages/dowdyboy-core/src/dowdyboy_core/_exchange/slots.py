@@ -10,8 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
-from dowdyboy_core.backend.arrays import Array
-from dowdyboy_core.backend.trees import to_numpy
+from dowdyboy_core.backend.arrays import Array, to_numpy
 from dowdyboy_core.backend.words import Slot
 
 from .arrays import filled

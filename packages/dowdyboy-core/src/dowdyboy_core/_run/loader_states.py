@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
+from dowdyboy_core.backend.arrays import Array, Member
 from dowdyboy_core.backend.own_states import LoaderState
 from dowdyboy_core.backend.seam import Backend
-from dowdyboy_core.backend.trees import Array, Member, encode
+from dowdyboy_core.backend.trees import encode
 
 from .assembly import Assembly
 from .own_state import plain_state

@@ -105,7 +105,7 @@ def table(backend: Backend, model: Any, path: Any, names: Names, source: str | N
     return "\n".join([shown(pairs), *(f"no pair: {line}" for line in sorted(problems))])
 
 
-def _said_in_checkpoint(folder: Path, number: int) -> ModelWords:
+def _said_in_checkpoint(folder: Path, number: Any) -> ModelWords:
     reader = FolderReader(where_it_lies(folder))
     tree = reader.tree("exchange") if "exchange.json" in reader.names() else None
     models = tree.get("models") if isinstance(tree, dict) else None
