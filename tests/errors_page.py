@@ -34,6 +34,7 @@ WORDS = 4
 
 
 PASSED_ON: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
+    ("dowdyboy_core/_run/crossing.py", "CheckpointError"): {"dowdyboy_core/_exchange/optimizers.py": ("check_kinds",)},
     ("dowdyboy_core/_run/assembly.py", "SetupError"): {"dowdyboy_core/backend/pool.py": ("_gone_text",)},
     ("dowdyboy_core/backend/pool.py", "SetupError"): {"dowdyboy_core/backend/pool.py": ("_awaited_text", "_where")},
     ("dowdyboy_core/_run/rescue.py", "SetupError"): {"dowdyboy_core/_run/following.py": ("problem",)},

@@ -39,6 +39,7 @@ DEFAULTS = {
     "clip_grad_norm": None,
     "clip_grad_value": None,
     "save_steps": None,
+    "save_trained_only": False,
     "max_keep_num": None,
     "ema_decay": None,
     "steps_per_epoch": None,

@@ -85,11 +85,13 @@ def to_tensor(array: Array, place: Any = None) -> paddle.Tensor:
     if array.parts is not None:
         parts = [to_tensor(part, place) for part in array.parts.values()]
         made: Any = paddle.sparse.sparse_coo_tensor if array.layout == "coo" else paddle.sparse.sparse_csr_tensor
-        return made(*parts, list(array.shape))
+        sparse: paddle.Tensor = made(*parts, list(array.shape))
+        return sparse
     if array.layout != "dense":
         raise CheckpointError(f"What is stored as {array.layout} is no tensor of PaddlePaddle.")
-    found: Any = paddle.to_tensor(_as_numpy(array), place=place)
-    return found.view(_VIEWED[array.dtype]) if array.dtype in _VIEWED else found
+    found = paddle.to_tensor(_as_numpy(array), place=place)
+    kind: Any = _VIEWED.get(array.dtype)
+    return found if kind is None else found.view(kind)
 
 
 def put(tensor: paddle.Tensor, array: Array) -> None:
