@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "backend": {"_errors", "log", "rand"},
     "_disk": {"_errors", "backend"},
     "_exchange": {"_errors", "backend"},
-    "_utilities": {"_disk", "_errors", "_version", "backend", "rand"},
+    "_utilities": {"_config", "_disk", "_errors", "_exchange", "_version", "backend", "rand"},
     "_run": {"_config", "_disk", "_errors", "_exchange", "_version", "backend", "log", "rand"},
 }
 """Of each room the others, and the modules beside them, that it may import."""

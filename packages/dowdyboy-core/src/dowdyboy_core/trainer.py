@@ -593,8 +593,7 @@ class Trainer:
             checkpoint_dir: the folder of one checkpoint.
             weights_only: take the weights of the models and components alone, and start a run of its own from them.
             ema: take the average of the weights that ``ema_decay`` keeps in their place; with ``weights_only``.
-            names: what paths in the models of a checkpoint begin with, and what they do here:
-                ``{"backbone.": "encoder."}``, or a function from path to path.
+            names: beginnings of paths in its models, and what they are here; or a function from path to path.
 
         Raises:
             ConfigError: ``ema`` without ``weights_only``, or ``names`` is neither.

@@ -30,20 +30,9 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import (
-    _arrays,
-    _averaging,
-    _data,
-    _distributed,
-    _gradients,
-    _names,
-    _own,
-    _own_state,
-    _schedules,
-    _state,
-    _weights,
-)
+from . import _averaging, _data, _distributed, _gradients, _names, _own, _own_state, _schedules, _state, _weights
 from ._amp import ForwardContexts, available_precision
+from ._arrays import to_array, to_tensor
 from ._devices import choose_device
 from ._exchange import PaddleVocabulary
 from ._sync_bn import synchronise_batch_norm
@@ -118,19 +107,10 @@ class PaddleBackend(Backend):
         paddle.seed(seed)
 
     def get_rng_state(self) -> Any:
-        states = paddle.get_rng_state("cpu") + ([] if self._device == "cpu" else paddle.get_rng_state())
-        return [state.__getstate__() for state in states]
+        return _state.rng_state(self._device)
 
     def set_rng_state(self, state: Any) -> None:
-        kind = paddle.base.core.GeneratorState
-        restored = []
-        for plain in state:
-            restored.append(kind.__new__(kind))
-            restored[-1].__setstate__(plain)
-        # Not paddle.set_rng_state(…, "cpu"), which PaddlePaddle before 3.3 refuses on a CPU.
-        paddle.base.core.default_cpu_generator().set_state(restored[0])
-        if self._device != "cpu" and len(restored) == 1 + paddle.device.cuda.device_count():
-            paddle.set_rng_state(restored[1:])
+        _state.set_rng_state(self._device, state)
 
     def set_rng_aside(self, seed: int) -> Callable[[], None]:
         if self._device != "cpu":
@@ -345,11 +325,11 @@ class PaddleBackend(Backend):
         _state.load_scheduler_state(scheduler, state)
 
     def tensor_state(self, tensor: Any) -> Array:
-        return _arrays.to_array(tensor)
+        return to_array(tensor)
 
     def tensor_from_state(self, array: Array, like: Any = None, *, host: bool = False) -> Any:
         place = paddle.CPUPlace() if host else getattr(like, "place", None)
-        return _arrays.to_tensor(array, place)
+        return to_tensor(array, place)
 
     def own_state(self, value: Any) -> Any:
         return _own_state.own_state(value)

@@ -275,3 +275,22 @@ def _forget_slots(optimizer: Any, names: Mapping[int, str], stored: Mapping[str,
         for own_name in forgotten:
             tensors.pop(own_name, None)
     optimizer._already_create_accumulator.difference_update(forgotten)
+
+
+def rng_state(device: str) -> list[Any]:
+    """The states of the generators: of the CPU, and of each GPU where the device is one."""
+    states = paddle.get_rng_state("cpu") + ([] if device == "cpu" else paddle.get_rng_state())
+    return [state.__getstate__() for state in states]
+
+
+def set_rng_state(device: str, state: list[Any]) -> None:
+    """Puts such states back."""
+    kind = paddle.base.core.GeneratorState
+    restored = []
+    for plain in state:
+        restored.append(kind.__new__(kind))
+        restored[-1].__setstate__(plain)
+    # Not paddle.set_rng_state(…, "cpu"), which PaddlePaddle before 3.3 refuses on a CPU.
+    paddle.base.core.default_cpu_generator().set_state(restored[0])
+    if device != "cpu" and len(restored) == 1 + paddle.device.cuda.device_count():
+        paddle.set_rng_state(restored[1:])

@@ -28,20 +28,9 @@ from dowdyboy_core.backend import (
     unwrap,
 )
 
-from . import (
-    _arrays,
-    _averaging,
-    _data,
-    _distributed,
-    _gradients,
-    _names,
-    _own,
-    _own_state,
-    _schedules,
-    _state,
-    _weights,
-)
+from . import _averaging, _data, _distributed, _gradients, _names, _own, _own_state, _schedules, _state, _weights
 from ._amp import ForwardContexts, available_precision
+from ._arrays import to_array
 from ._devices import choose_device
 from ._exchange import TorchVocabulary
 from ._sync_bn import synchronise_batch_norm
@@ -115,8 +104,8 @@ class TorchBackend(Backend):
     def get_rng_state(self) -> Any:
         devices = torch.cuda.get_rng_state_all() if self._device.type == "cuda" else []
         return {
-            "cpu": _arrays.to_array(torch.get_rng_state()),
-            "cuda": [_arrays.to_array(item) for item in devices],
+            "cpu": to_array(torch.get_rng_state()),
+            "cuda": [to_array(item) for item in devices],
         }
 
     def set_rng_state(self, state: Any) -> None:
@@ -325,7 +314,7 @@ class TorchBackend(Backend):
         _state.load_scheduler_state(scheduler, state)
 
     def tensor_state(self, tensor: Any) -> Array:
-        return _arrays.to_array(tensor)
+        return to_array(tensor)
 
     def tensor_from_state(self, array: Array, like: Any = None, *, host: bool = False) -> Any:
         tensor = _state.to_tensor(array)

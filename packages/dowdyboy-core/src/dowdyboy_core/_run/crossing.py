@@ -13,6 +13,7 @@ from dowdyboy_core._errors import CheckpointError
 from dowdyboy_core._exchange import optimizers, weights
 from dowdyboy_core._exchange.disagreements import disagreements, of_layers
 from dowdyboy_core._exchange.pairing import Key, Names, Pair, pair, untied
+from dowdyboy_core._exchange.schedules import check_alike
 from dowdyboy_core.backend.arrays import Array
 from dowdyboy_core.backend.layouts import BUFFERS
 from dowdyboy_core.backend.left_out import TREE
@@ -311,26 +312,10 @@ class _Crossing:
         )
 
     def _schedule(self, number: int, scheduler: Any, there: ScheduleWords | None, rates: tuple[float, ...]) -> Any:
-        if scheduler is None and there is None:
+        here = None if scheduler is None else self._own.schedule(scheduler)
+        check_alike(number, there, here)
+        if there is None:
             return None
-        if scheduler is None or there is None:
-            has, lacks = ("the checkpoint", "this run") if scheduler is None else ("this run", "the checkpoint")
-            raise CheckpointError(
-                f"Optimizer {number} has a scheduler in {has} and none in {lacks}. Give set_optimizers the same, or "
-                "load the weights alone with weights_only=True."
-            )
-        here = self._own.schedule(scheduler)
-        for words, where in ((there, "in the checkpoint"), (here, "here")):
-            if words.kind is None:
-                raise CheckpointError(
-                    f"Scheduler {number} is a {words.cls} {where}, of which no rule says how its place crosses. Use "
-                    "one of docs/exchange.md on both sides."
-                )
-        if not alike(there, here):
-            raise CheckpointError(
-                f"Scheduler {number} is a {there.cls} ({there.kind}) in the checkpoint and a {here.cls} ({here.kind}) "
-                "here. Make the one that gives the same rates, as docs/exchange.md pairs them."
-            )
         return self._own.schedule_state(scheduler, self._backend.scheduler_state(scheduler), there, rates)
 
     def _tell(self) -> None:
@@ -351,14 +336,6 @@ class _Crossing:
 
     def _scheduled(self, number: int) -> bool:
         return self._parts.schedulers[number] is not None
-
-
-def alike(one: ScheduleWords, other: ScheduleWords) -> bool:
-    """Whether two schedulers can be at the same place: of one kind, or both given by a formula of the place."""
-    if one.kind == other.kind:
-        return True
-    loose = {"formula", "polynomial", "linear", "step", "multi_step", "exponential", "cosine"}
-    return "formula" in (one.kind, other.kind) and {one.kind, other.kind} <= loose
 
 
 def _is_buffer(one: Pair, key: Key) -> bool:
