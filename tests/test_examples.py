@@ -287,3 +287,21 @@ def test_moved_over_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
         assert accuracies[3] > 0.8
         [best] = (whole / out / "checkpoint").glob("best_epoch_*")
         assert best.name == f"best_epoch_{max(accuracies, key=lambda ep: accuracies[ep])}"
+
+
+# ---- crossing
+
+
+@pytest.mark.long
+def test_a_run_crosses_twice_as_if_nothing_had_been(tmp_path: Path) -> None:
+    said = run(tmp_path, EXAMPLES / "crossing.py", "--epoch", "1").stdout
+    crossed, alone = (tmp_path / "output/crossing" / name for name in ("crossed", "alone"))
+    assert [step for step, _ in points(crossed, "step_loss")] == list(range(3 * 33))
+    for (_, one), (_, other) in zip(points(crossed, "step_loss"), points(alone, "step_loss"), strict=True):
+        assert abs(one - other) <= 1e-4
+    assert re.findall(r"^ +\d \| (\w+)", said, re.MULTILINE) == ["torch", "paddle", "torch"]
+    assert said.count("random streams begin anew from the seed") == 2
+    assert "The run has crossed twice as if nothing had been." in said
+    curves = tmp_path / "output/crossing/curves.png"
+    assert curves.read_bytes().startswith(PNG)
+    assert np.ptp(image.imread(curves)) > 0.5, "it is blank"
