@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,9 +47,7 @@ def from_neutral(pieces: Sequence[tuple[Place, Array]]) -> Array:
             return Array(neutral.dtype, stored, neutral.data)
         moved = _unflattened(place, neutral).transpose(_inverse(place.axes))
         return _array(neutral.dtype, stored, moved)
-    import numpy as np
-
-    whole = np.empty(stored, _elements(neutral).dtype)
+    whole = _empty(stored, _elements(neutral).dtype)
     filled = 0
     for at, piece in pieces:
         if piece.dtype != neutral.dtype:
@@ -125,14 +124,28 @@ def _array(dtype: str, shape: tuple[int, ...], elements: Any) -> Array:
 _BLOCK = 256  # rows and columns that stay in a cache while they change places: half the time of a large matrix
 
 
-def _contiguous(elements: Any) -> Any:
-    import numpy as np
+_LARGE = 2**20
 
-    if elements.ndim != 2 or elements.flags.c_contiguous or min(elements.shape) <= _BLOCK:
-        return np.ascontiguousarray(elements)
-    found = np.empty(elements.shape, elements.dtype)
+
+def _contiguous(elements: Any) -> Any:
+    if elements.flags.c_contiguous:
+        return elements
+    found = _empty(elements.shape, elements.dtype)
+    if elements.ndim != 2 or min(elements.shape) <= _BLOCK:
+        found[...] = elements
+        return found
     for row in range(0, elements.shape[0], _BLOCK):
         for column in range(0, elements.shape[1], _BLOCK):
             block = slice(row, row + _BLOCK), slice(column, column + _BLOCK)
             found[block] = elements[block]
     return found
+
+
+def _empty(shape: Sequence[int], kind: Any) -> Any:
+    """A new array, which begins with a page where it is large: a framework that wants it aligned needn't copy it."""
+    import numpy as np
+
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    if size < _LARGE:
+        return np.empty(shape, kind)
+    return np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), kind).reshape(shape)
