@@ -306,7 +306,7 @@ def train_plain(out_dir: Path, values: Sequence[float], **settings: Any) -> Trai
         trainer.set_records({"seen": model.w.value})
         gradient = model.w.value * backend.draw() + bat + len(trainer.get_records()["seen"])
         trainer.log({"gradient": gradient}, global_step)
-        return model.w, gradient
+        return [model.w, gradient]
 
     trainer.fit(step)
     return trainer

@@ -17,7 +17,7 @@ from dowdyboy_core.backend.together import check_process_count
 
 FLAGS = (
     "cpu", "enable_save_checkpoint", "save_best", "save_last", "auto_optimize", "auto_schedule", "auto_free",
-    "find_unused_parameters", "disable_tqdm", "sync_bn",
+    "find_unused_parameters", "disable_tqdm", "save_trained_only", "sync_bn",
 )  # fmt: skip
 AT_LEAST = {
     "epoch": 1, "save_interval": 1, "val_interval": 1, "accumulate_steps": 1, "save_steps": 1, "steps_per_epoch": 1,
@@ -50,6 +50,7 @@ GOOD: dict[str, list[Any]] = {
     "early_stop_delta": [0.0, 0],
     "nonfinite": ["warn", "stop", "ignore"],
     "stop_after": [None, "7h30m", "90m", "45s", "1h", "1h0m5s", "0h1s"],
+    "resume_names": [None, {}, {"backbone.": "encoder."}, str.lower],
     **{flag: [True, False] for flag in FLAGS},
 }
 BAD: dict[str, list[Any]] = {
@@ -67,6 +68,7 @@ BAD: dict[str, list[Any]] = {
     "schedule_by": ["", "STEP", None, 1, [], [None], {"step"}, b"step"],
     "ema_decay": [0, 0.0, 1, 1.0, -0.5, 1.5, math.nan, math.inf, True, "0.9"],
     "nonfinite": ["", "raise", "WARN", None, True],
+    "resume_names": ["encoder.", 1, ["a", "b"], {"a": 1}, {1: "a"}],
     "stop_after": ["", "0s", "90", 90, 1.5, True, "1.5h", "-1h", "30m7h", "1H", "1h ", "1h\n", "7:30:00", b"1h",
                    "²h", "9" * 5000 + "h"],
     "early_stop_delta": [None, -1, -0.5, math.nan, math.inf, True, "1", 10**400],

@@ -75,7 +75,7 @@ def test_a_signal_in_a_test_stops_the_run_after_the_batch(crashing: Any, tmp_pat
         def train_step(trainer: Any, bat: Any, bat_idx: int, global_step: int) -> Any:
             if tests and resume is None and global_step == 1:
                 trainer.test(test_step)
-            return model.w, 1.0
+            return [model.w, 1.0]
 
         trainer.fit(train_step)
         return trainer.global_step, model.w.value
@@ -103,7 +103,7 @@ def test_an_error_in_a_test_that_a_hook_lets_out_ends_the_fit(crashing: Any, tmp
     with pytest.raises(ZeroDivisionError) as caught:
         trainer.fit(train_step)
     assert caught.value is error
-    trainer.fit(lambda *_: (model.w, 1.0))
+    trainer.fit(lambda *_: [model.w, 1.0])
     trainer.test(lambda *_: None)
     assert trainer.global_step == 4
 
@@ -116,7 +116,7 @@ def test_the_curves_stay_open_over_a_test(crashing: Any, tmp_path: Path, monkeyp
     def train_step(trainer: Any, *_: Any) -> Any:
         trainer.test(lambda *_: None)
         closed.append("step")
-        return model.w, 1.0
+        return [model.w, 1.0]
 
     trainer.fit(train_step)
     trainer.test(lambda *_: None)

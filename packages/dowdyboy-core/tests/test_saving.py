@@ -27,7 +27,7 @@ def step(trainer: Any, bat: float, bat_idx: int, global_step: int) -> Any:
     trainer.set_records({"seen": bat})
     if bat == 2:
         signal.raise_signal(signal.SIGTERM)
-    return trainer.get_raw_models()[0].w, 1.0
+    return [trainer.get_raw_models()[0].w, 1.0]
 
 
 def halted(crashing: Any, out_dir: Path, prepare: Callable[[Any], None] = lambda trainer: None) -> Path:
@@ -114,7 +114,7 @@ def digests_and(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[
 
 
 def plain_step(trainer: Any, bat: float, bat_idx: int, global_step: int) -> Any:
-    return trainer.get_raw_models()[2].w, 1.0
+    return [trainer.get_raw_models()[2].w, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,9 @@ def test_the_digests_are_of_the_weights_that_are_trained(crashing: Any, tmp_path
 def test_a_checkpoint_of_another_framework(crashing: Any, tmp_path: Path) -> None:
     folder = change(halted(crashing, tmp_path), lambda snapshot: snapshot.index.update(backend="other"))
     assert refused(crashing.plain_trainer(tmp_path, crashing.PlainBackend()), folder) == (
-        f"{str(folder)!r} was saved by 'other' and this is 'plain', which lays out weights in another way. Load it "
-        "there, or convert its model_I.safetensors by hand."
+        f"{str(folder)!r} was saved by 'other' and this is 'plain', which lays out weights in another way; and "
+        "it doesn't say what its tensors are, as checkpoints do from format version 3 on. Save it anew there with this "
+        "version, or load it there."
     )
 
 

@@ -79,7 +79,7 @@ class Run:
         self.seen.append((trainer.epoch, bat, bat_idx, global_step))
         trainer.set_records({"seen": bat})
         self.on_batch(bat)
-        return self.model.w, 1.0
+        return [self.model.w, 1.0]
 
     def fit(self, on_epoch_end: Any = None) -> None:
         self.trainer.fit(self.step, self.step, on_epoch_end)
@@ -284,7 +284,7 @@ def test_processes_stay_in_step_with_a_loop_by_hand(crashing: Any, tmp_path: Pat
         def step(trainer: Any, bat: float, bat_idx: int, global_step: int) -> None:
             if bat_idx % 2:
                 trainer.zero_grad(run.optimizer)
-                trainer.backward((run.model.w, 1.0))
+                trainer.backward([run.model.w, 1.0])
                 trainer.step(run.optimizer)
 
         run.trainer.fit(step)

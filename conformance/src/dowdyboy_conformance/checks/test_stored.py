@@ -99,7 +99,7 @@ TENSORS = {name: np.array([1 + 2j, 3, -1j], name) for name in ("complex64", "com
 
 
 @pytest.mark.clause("C-36", "C-4")
-def test_numbers_of_all_kinds_come_back_as_what_they_were(harness: Harness, tmp_path: Path) -> None:
+def test_complex_tensors_and_bytes_come_back_as_what_they_were(harness: Harness, tmp_path: Path) -> None:
     def component(factor: int) -> Keeping:
         kept = {name: value if factor else None for name, value in VALUES.items()}
         return Keeping({**kept, **{name: harness.tensor(values * factor) for name, values in TENSORS.items()}})

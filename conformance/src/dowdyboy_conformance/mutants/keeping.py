@@ -39,7 +39,7 @@ class LastAloneKept(Mutant):
     def spoil(self, trainer: Any) -> None:
         def make(original: Any) -> Any:
             def best_value(ep: int) -> Any:
-                trainer._saver._kinds = lambda epoch: ["last_epoch"]
+                trainer._saver._kinds = lambda epoch, best: ["last_epoch"]
                 value = original(ep)
                 del trainer._saver._kinds
                 return value

@@ -84,8 +84,8 @@ class ToldAtOnce(Mutant):
         resumed = trainer._saver.resumed
 
         def make(original: Any) -> Any:
-            def put_in_place(folder: Any, snapshot: Any, weights_only: bool, tells: bool = True) -> None:
-                original(folder, snapshot, weights_only, not tells)
+            def put_in_place(folder: Any, snapshot: Any, weights_only: bool, tells: bool = True, **names: Any) -> None:
+                original(folder, snapshot, weights_only, not tells, **names)
 
             return put_in_place
 

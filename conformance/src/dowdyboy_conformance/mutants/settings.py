@@ -201,8 +201,8 @@ class WeightsOverrule(Mutant):
 
     def spoil(self, trainer: Any) -> None:
         def make(original: Any) -> Any:
-            def put(folder: Any, snapshot: Any, weights_only: bool, tells: bool = True) -> None:
-                original(folder, snapshot, weights_only, tells)
+            def put(folder: Any, snapshot: Any, weights_only: bool, tells: bool = True, **names: Any) -> None:
+                original(folder, snapshot, weights_only, tells, **names)
                 rows = _overruled.of_settings(snapshot.index, trainer.config.seed, trainer._run.precision)
                 if weights_only and rows:
                     trainer._run.warn(_overruled.described(str(folder), rows))

@@ -63,7 +63,7 @@ class StateOfTheFirst(Mutant):
         change(trainer._backend, "gather", make)
 
 
-@caught("C-36", "test_numbers_of_all_kinds_come_back_as_what_they_were")
+@caught("C-36", "test_complex_tensors_and_bytes_come_back_as_what_they_were")
 class HalfComplex(Mutant):
     """Takes complex numbers for real ones with an axis more."""
 
@@ -88,6 +88,21 @@ class AnotherBeginning(Mutant):
 
     def spoil(self, trainer: Any) -> None:
         change(trainer._run.untrained, "take_up", nothing)
+
+
+@caught("C-37", "test_a_run_that_does_not_know_its_beginning_saves_all")
+class BeginsAnew(Mutant):
+    """Takes what a resumed run begins with for what the saved run began with, where the checkpoint doesn't know."""
+
+    def spoil(self, trainer: Any) -> None:
+        def make(original: Any) -> Any:
+            def take_up(snapshot: Any, folder: Any) -> None:
+                if "untrained" in snapshot.trees:
+                    original(snapshot, folder)
+
+            return take_up
+
+        change(trainer._run.untrained, "take_up", make)
 
 
 class _Any:

@@ -83,7 +83,8 @@ def _model(model: nn.Module) -> ModelWords:
     """What a model consists of."""
     plain = plain_paths(model)
     elsewhere = listed_states(model)
-    state = {name: value for name, value in model.state_dict().items() if name not in elsewhere}
+    found = {name: value for name, value in model.state_dict().items() if name not in elsewhere}
+    state = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}  # no extra states
     tensors = {
         plain(name): (() if is_lazy(value) else tuple(value.shape), identity(value)) for name, value in state.items()
     }

@@ -33,9 +33,11 @@ def describe(run: Run, snapshot: Snapshot) -> dict[str, Any] | None:
     if own is None:
         return None
     made, listed = steps_made(run), []
+    names = [name for name, _ in parts.named_parameters()]
     for number, optimizer in enumerate(parts.optimizers):
         words = own.optimizer(optimizer)
-        steps = optimizers.steps_of(words, snapshot.trees[f"optimizer_{number}"]["state"], made[number])
+        found = optimizers.steps_of(words, snapshot.trees[f"optimizer_{number}"]["state"], made[number])
+        steps = {name: found[name] for name in names if name in found}  # in an order that no optimizer decides
         listed.append({**words.plain(), "made": made[number], "steps": steps})
     schedules = [None if item is None else own.schedule(item).plain() for item in parts.schedulers]
     return {
