@@ -91,7 +91,7 @@ class AnotherBeginning(Mutant):
 
 
 @caught("C-37", "test_a_run_that_does_not_know_its_beginning_saves_all")
-class BeginsAnew(Mutant):
+class BeginsWhereItResumes(Mutant):
     """Takes what a resumed run begins with for what the saved run began with, where the checkpoint doesn't know."""
 
     def spoil(self, trainer: Any) -> None:
