@@ -30,20 +30,23 @@ class SaysNothing(Mutant):
         change(NumpyVocabulary, "model", make, patch)
 
 
+def _square_as_they_lie(original: Any) -> Any:
+    """Takes arrays whose axes lie otherwise as they are, if they are square."""
+
+    def placed(place: Any, array: Any) -> Any:
+        square = len(place.stored) == 2 and place.stored[0] == place.stored[1]
+        return array if square and place.axes is not None else original(place, array)
+
+    return placed
+
+
 @caught("C-41", _GOES_ON, "test_the_weights_of_all_models_and_components_cross")
 class NoTranspose(Mutant):
     """Leaves axes as they lie, of weights that are square."""
 
     def alter(self, patch: MonkeyPatch) -> None:
-        def make(original: Any) -> Any:
-            def placed(place: Any, array: Any) -> Any:
-                square = len(place.stored) == 2 and place.stored[0] == place.stored[1]
-                return array if square and place.axes is not None else original(place, array)
-
-            return placed
-
-        change(inside("_exchange.weights"), "to_neutral", make, patch)
-        change(inside("_exchange.optimizers"), "to_neutral", make, patch)
+        change(inside("_exchange.weights"), "to_neutral", _square_as_they_lie, patch)
+        change(inside("_exchange.optimizers"), "to_neutral", _square_as_they_lie, patch)
 
 
 @caught("C-41", _GOES_ON)
@@ -51,14 +54,7 @@ class SlotsNotTransposed(Mutant):
     """Leaves axes as they lie, of the optimizer's slots of weights that are square."""
 
     def alter(self, patch: MonkeyPatch) -> None:
-        def make(original: Any) -> Any:
-            def placed(place: Any, array: Any) -> Any:
-                square = len(place.stored) == 2 and place.stored[0] == place.stored[1]
-                return array if square and place.axes is not None else original(place, array)
-
-            return placed
-
-        change(inside("_exchange.optimizers"), "to_neutral", make, patch)
+        change(inside("_exchange.optimizers"), "to_neutral", _square_as_they_lie, patch)
 
 
 @caught("C-41", _GOES_ON, "test_the_weights_of_all_models_and_components_cross")
@@ -78,7 +74,7 @@ class RowsSwapped(Mutant):
 
             return placed
 
-        change(inside("_exchange.weights"), "to_neutral", make, patch)
+        change(inside("_exchange.weights"), "to_neutral", _square_as_they_lie, patch)
 
 
 @caught("C-43", _BYTES)

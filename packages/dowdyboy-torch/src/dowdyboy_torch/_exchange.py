@@ -221,15 +221,10 @@ def _schedule(scheduler: Any) -> ScheduleWords:
     if kind == "cosine_restarts":
         return ScheduleWords(kind, cls.__name__, position, float(rate), cycle=(scheduler.T_cur, scheduler.T_i))
     if kind == "sequential":
-        first, second = (*map(_schedule, scheduler._schedulers), None, None)[:2]
-        if (
-            first is None
-            or second is None
-            or len(scheduler._schedulers) != 2
-            or first.kind not in ("linear", "formula")
-        ):
+        first, *others = map(_schedule, scheduler._schedulers)
+        if len(others) != 1 or first.kind not in ("linear", "formula"):
             return ScheduleWords(None, cls.__name__)
-        return ScheduleWords("warmup", cls.__name__, position, float(rate), parts=(second,))
+        return ScheduleWords("warmup", cls.__name__, position, float(rate), parts=tuple(others))
     return ScheduleWords(kind, cls.__name__, position, float(rate))
 
 

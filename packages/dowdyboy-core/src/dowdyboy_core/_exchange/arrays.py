@@ -82,7 +82,8 @@ def filled(dtype: str, shape: tuple[int, ...], value: float) -> Array:
 
 def holds_only(array: Array, value: float) -> bool:
     """Whether each element of an array has that value."""
-    return bytes(memoryview(array.data).cast("B")) == bytes(filled(array.dtype, tuple(array.shape), value).data)
+    [wanted] = _elements(filled(array.dtype, (1,), value))
+    return bool((_elements(array) == wanted).all())
 
 
 def _unflattened(place: Place, neutral: Array) -> Any:

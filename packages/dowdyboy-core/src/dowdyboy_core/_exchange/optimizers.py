@@ -8,7 +8,6 @@ from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
 from dowdyboy_core.backend.arrays import Array, to_numpy
-from dowdyboy_core.backend.layouts import neutral_shape
 from dowdyboy_core.backend.words import OptimizerWords, Place, Slot
 
 from .arrays import filled, from_neutral, holds_only, to_neutral
@@ -245,8 +244,3 @@ def _times(array: Array, factor: float) -> Array:
 def groups_by_tensor(groups: Iterable[Iterable[str]], at: At, left_out: frozenset[str]) -> list[set[NeutralName]]:
     """The parameter groups as sets of neutral tensors, without those of some roles."""
     return [{key for name in group for key, _ in at.get(name, ()) if key[1][1] not in left_out} for group in groups]
-
-
-def shapes(at: At) -> dict[NeutralName, tuple[int, ...]]:
-    """The shape of each neutral tensor."""
-    return {key: neutral_shape(place) for found in at.values() for key, place in found}

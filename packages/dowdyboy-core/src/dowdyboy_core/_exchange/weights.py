@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dowdyboy_core._errors import CheckpointError
@@ -22,7 +22,7 @@ def converted(
     stored: dict[str, Array],
     pairs: Mapping[Key, Pair],
     target: ModelWords,
-    dtype_of: Callable[[str], str],
+    layout: Mapping[str, Array],
     passengers: Mapping[str, Array],
 ) -> dict[str, Array]:
     """The arrays that a model takes up.
@@ -32,7 +32,7 @@ def converted(
             not all of them are in memory twice.
         pairs: which tensor is which.
         target: what the model that takes up consists of.
-        dtype_of: the type of the model's own array of a name, for what the other hasn't.
+        layout: the types and shapes of the model's own arrays, for what the other hasn't.
         passengers: what came along from a model of this framework's own.
 
     Raises:
@@ -46,7 +46,7 @@ def converted(
             uses.update([] if one.source is None else [one.source.array])
     found = {}
     for name, given in wanted.items():
-        found[name] = _joined(name, given, stored, dtype_of, passengers)
+        found[name] = _joined(name, given, stored, layout, passengers)
         for _, one in given:
             if one.source is not None:
                 uses[one.source.array] -= 1
@@ -59,7 +59,7 @@ def _given(
     key: Key,
     one: Pair,
     stored: Mapping[str, Array],
-    dtype_of: Callable[[str], str],
+    layout: Mapping[str, Array],
     passengers: Mapping[str, Array],
 ) -> Array:
     """The neutral tensor of a pair."""
@@ -76,14 +76,14 @@ def _given(
             )
         return carried
     value = default_of(one.kind, role) or 0.0  # 0 for what is made up of passengers
-    return filled(dtype_of(one.target.array), one.target.stored, value)
+    return filled(layout[one.target.array].dtype, one.target.stored, value)
 
 
 def _joined(
     name: str,
     given: list[tuple[Key, Pair]],
     stored: Mapping[str, Array],
-    dtype_of: Callable[[str], str],
+    layout: Mapping[str, Array],
     passengers: Mapping[str, Array],
 ) -> Array:
     """One array of the model's own, of which tied layers may each give the same."""
@@ -94,7 +94,7 @@ def _joined(
     distinct: dict[Any, tuple[Place, Array]] = {}
     for key, one in given:
         assert one.target is not None
-        place, array = one.target, _given(key, one, stored, dtype_of, passengers)
+        place, array = one.target, _given(key, one, stored, layout, passengers)
         known = distinct.setdefault(place.rows, (place, array))
         if known[1] is not array and bytes(known[1].data) != bytes(array.data):
             raise CheckpointError(

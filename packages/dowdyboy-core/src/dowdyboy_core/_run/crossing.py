@@ -5,7 +5,7 @@ A checkpoint of another backend is brought into the form that this one would hav
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,9 @@ class _Crossing:
         theirs |= {f"component_{n}": words for n, words in said.components.items()}
         self._theirs = theirs
         self._pairs = self._paired(names)
+        self._of_models: dict[int, Mapping[Key, Pair]] = {
+            int(name.rsplit("_", 1)[1]): pairs for name, pairs in self._pairs.items() if name.startswith("model_")
+        }
         self._there, self._here = self._lying(theirs, "source"), self._lying(self._ours, "target")
         self._exact: dict[str, dict[str, dict[str, Any]]] = {}
         self._came = Carried()
@@ -148,7 +151,7 @@ class _Crossing:
             owner = name.replace("ema_", "model_")
             if owner not in self._pairs:
                 continue
-            pairs, layout, tied = self._pairs[owner], self._layout(owner), self._theirs[owner].tied
+            pairs, tied = self._pairs[owner], self._theirs[owner].tied
             arrays = {path: item for path, item in self._snapshot.weights.pop(name).items() if path not in tied}
             unsaid = weights.undescribed(arrays, self._theirs[owner])
             problems += [f"{name}: nothing says what {array!r} is" for array in unsaid]
@@ -157,7 +160,7 @@ class _Crossing:
             if along:
                 carried[name] = along
             given = stored.get(name, {})
-            found[name] = weights.converted(arrays, pairs, self._ours[owner], lambda at: layout[at].dtype, given)  # noqa: B023
+            found[name] = weights.converted(arrays, pairs, self._ours[owner], self._layout(owner), given)
         if problems:
             self._refuse(problems)
         return found, carried
@@ -169,12 +172,9 @@ class _Crossing:
 
     # ---- by the names of parameters
 
-    def _models(self) -> dict[int, Mapping[Key, Pair]]:
-        return {int(name.rsplit("_", 1)[1]): pairs for name, pairs in self._pairs.items() if name.startswith("model_")}
-
     def _lying(self, words: Mapping[str, ModelWords], side: str) -> optimizers.At:
-        tied = {number: words[f"model_{number}"].tied for number in self._models()}
-        return optimizers.lying_at(self._models(), side, tied)
+        tied = {number: words[f"model_{number}"].tied for number in self._of_models}
+        return optimizers.lying_at(self._of_models, side, tied)
 
     def _own_names(self, names: list[str]) -> list[str]:
         """The names here of parameters that have others there: of all whose tensors are theirs."""
@@ -193,19 +193,20 @@ class _Crossing:
         statistics = [
             name
             for name, _ in self._parts.named_parameters()
-            if (found := ours.get(name)) and all(_is_buffer(self._models()[key[0]][key[1]], key[1]) for key, _ in found)
+            if (found := ours.get(name))
+            and all(_is_buffer(self._of_models[key[0]][key[1]], key[1]) for key, _ in found)
         ]
         # What isn't there at all is trained here or not as the script has it.
         alone = [
             name
             for name in frozen_names(self._backend, self._parts)
-            if not any(self._models()[key[0]][key[1]].source for key, _ in ours.get(name, ()))
+            if not any(self._of_models[key[0]][key[1]].source for key, _ in ours.get(name, ()))
         ]
-        return list(dict.fromkeys([*self._in_order([*self._own_names(stored), *statistics, *alone])]))
+        return self._in_order([*self._own_names(stored), *statistics, *alone])
 
-    def _in_order(self, names: list[str]) -> Iterator[str]:
+    def _in_order(self, names: list[str]) -> list[str]:
         wanted = set(names)
-        return (name for name, _ in self._parts.named_parameters() if name in wanted)
+        return [name for name, _ in self._parts.named_parameters() if name in wanted]
 
     def _average(self, tree: Any) -> Any:
         names = tree.get("parameters") if isinstance(tree, dict) else None
@@ -224,7 +225,7 @@ class _Crossing:
                 f"{len(parts.optimizers)}. Give as many as when it was saved, or load the weights alone with "
                 "weights_only=True."
             )
-        if apart := [line for pairs in self._models().values() for line in untied(pairs)]:
+        if apart := [line for pairs in self._of_models.values() for line in untied(pairs)]:
             raise CheckpointError(
                 f"{str(self._folder)!r} was saved with tied tensors that are apart here, so that optimizers would move "
                 "them apart. Tie them, or load the weights alone with weights_only=True:\n  " + "\n  ".join(apart)
@@ -297,7 +298,7 @@ class _Crossing:
 
     def _has_both(self, key: optimizers.NeutralName) -> bool:
         """Whether a tensor is on both sides, or is missing without a reason."""
-        one = self._models().get(key[0], {}).get(key[1])
+        one = self._of_models.get(key[0], {}).get(key[1])
         return one is None or (one.source is not None and one.target is not None)
 
     def _refuse_groups(self, number: int, before: list[Any], now: list[Any]) -> None:

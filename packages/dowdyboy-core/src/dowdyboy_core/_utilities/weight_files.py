@@ -14,7 +14,7 @@ from dowdyboy_core._disk.folders import where_it_lies
 from dowdyboy_core._disk.one_file import read_arrays, write_arrays
 from dowdyboy_core._errors import CheckpointError, ConfigError
 from dowdyboy_core._exchange import weights
-from dowdyboy_core._exchange.pairing import Names, pair, renamed
+from dowdyboy_core._exchange.pairing import Key, Names, Pair, pair, renamed
 from dowdyboy_core._exchange.pairing import table as shown
 from dowdyboy_core.backend.known_layouts import CHILDREN, LAYOUTS, reparametrised
 from dowdyboy_core.backend.layouts import places
@@ -57,16 +57,13 @@ def load(backend: Backend, model: Any, path: Any, names: Names, source: str | No
     file, plain, words = _path(path), _model(backend, model), _words(backend)
     target = words.model(plain)
     arrays, metadata = read_arrays(file)
-    said, origin, rest = _said(file, arrays, metadata, target, names, source)
-    left = names if _DESCRIPTION in metadata else None  # else the words are by the target's names already
+    said, origin, pairs, problems = _paired(file, arrays, metadata, target, names, source)
     stored = arrays | {alias: arrays[first] for alias, first in said.tied.items() if first in arrays}
-    pairs, problems = pair(said, target, left)
-    problems += [f"{name} is there only" for name in rest]
     layout = backend.model_layout(plain)
     if not problems:
         problems += weights.left_behind(stored, pairs)[1]
     if not problems:
-        found = weights.converted(stored, pairs, target, lambda name: layout[name].dtype, {})
+        found = weights.converted(stored, pairs, target, layout, {})
         problems += describe_differences(found, layout)
     if problems:
         listed = "\n  ".join(sorted(problems))
@@ -95,13 +92,9 @@ def table(backend: Backend, model: Any, path: Any, names: Names, source: str | N
     check_names("names", names)
     place, target = _path(path), _words(backend).model(_model(backend, model))
     if place.is_dir():
-        said, rest, left = _said_in_checkpoint(place, number), list[str](), names
+        pairs, problems = pair(_said_in_checkpoint(place, number), target, names)
     else:
-        arrays, metadata = read_arrays(place)
-        said, _, rest = _said(place, arrays, metadata, target, names, source)
-        left = names if _DESCRIPTION in metadata else None
-    pairs, problems = pair(said, target, left)
-    problems += [f"{name} is there only" for name in rest]
+        *_, pairs, problems = _paired(place, *read_arrays(place), target, names, source)
     return "\n".join([shown(pairs), *(f"no pair: {line}" for line in sorted(problems))])
 
 
@@ -119,26 +112,28 @@ def _said_in_checkpoint(folder: Path, number: Any) -> ModelWords:
     return ModelWords.read(models[number])
 
 
-def _said(
+def _paired(
     file: Path, arrays: Weights, metadata: Mapping[str, str], target: ModelWords, names: Names, source: str | None
-) -> tuple[ModelWords, str, list[str]]:
-    """What the file's arrays are, whose they are, and which of them are nobody's."""
+) -> tuple[ModelWords, str, dict[Key, Pair], list[str]]:
+    """What the file's arrays are, whose they are, their pairs, and all that keeps them from being taken up."""
     text = metadata.get(_DESCRIPTION)
     if text is not None:
         try:
-            return ModelWords.read(json.loads(text)), metadata.get(_ORIGIN, "?"), []
+            said = ModelWords.read(json.loads(text))
         except (ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"{str(file)!r} has a description that is none: {error}. Use another file."
             ) from error
+        return said, metadata.get(_ORIGIN, "?"), *pair(said, target, names)
     if source is None or source not in LAYOUTS:
         listed = " or ".join(repr(name) for name in LAYOUTS)
         raise ConfigError(
             f"{str(file)!r} doesn't say what its tensors are, and source={source!r:.40}. Give source={listed}: they "
             "lie as the layers of that framework keep them."
         )
-    words, rest = _guessed(arrays, target, names, source)
-    return words, source, rest
+    said, rest = _guessed(arrays, target, names, source)
+    pairs, problems = pair(said, target)  # its words are by the target's names already
+    return said, source, pairs, [*problems, *(f"{name} is there only" for name in rest)]
 
 
 def _guessed(arrays: Weights, target: ModelWords, names: Names, source: str) -> tuple[ModelWords, list[str]]:
